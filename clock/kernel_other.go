@@ -1,0 +1,35 @@
+//go:build !linux
+
+package clock
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// Kernel is the machine's clock, which this program can read and set on Linux only.
+type Kernel struct{}
+
+// New returns the machine's clock.
+func New() *Kernel { return &Kernel{} }
+
+// Permitted returns an error that wraps errors.ErrUnsupported.
+func (*Kernel) Permitted() error { return missing("setting the clock") }
+
+// MaxError returns an error that wraps errors.ErrUnsupported.
+func (*Kernel) MaxError() (time.Duration, error) { return 0, missing("reading the clock's error") }
+
+// Synchronized returns an error that wraps errors.ErrUnsupported.
+func (*Kernel) Synchronized() (bool, error) { return false, missing("reading the clock's error") }
+
+// Step returns an error that wraps errors.ErrUnsupported.
+func (*Kernel) Step(_, _, _ time.Duration) error { return missing("setting the clock") }
+
+// Slew returns an error that wraps errors.ErrUnsupported.
+func (*Kernel) Slew(_, _, _ time.Duration) error { return missing("setting the clock") }
+
+func missing(what string) error {
+	return fmt.Errorf("%s is only there on Linux, not on %s: %w", what, runtime.GOOS, errors.ErrUnsupported)
+}
