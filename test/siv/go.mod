@@ -1,0 +1,16 @@
+module ntsclient/test/siv
+
+go 1.26.0
+
+require (
+	github.com/tink-crypto/tink-go/v2 v2.9.0
+	ntsclient v0.0.0
+)
+
+require (
+	golang.org/x/crypto v0.53.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	google.golang.org/protobuf v1.36.11 // indirect
+)
+
+replace ntsclient => ../..
