@@ -3,6 +3,7 @@ module ntsclient/test/siv
 go 1.26.0
 
 require (
+	github.com/c2sp/wycheproof v0.0.0-20260105152342-fca0d3ba9f12
 	github.com/tink-crypto/tink-go/v2 v2.9.0
 	ntsclient v0.0.0
 )
