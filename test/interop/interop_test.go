@@ -1,0 +1,260 @@
+//go:build linux
+
+package interop
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"ntsclient/timesync/report"
+)
+
+var commands = map[string][]string{
+	"query": {"query", "--json"},
+	"sync":  {"sync", "--dry-run", "--json"},
+}
+
+// Each kind of server alone: what the report says of it must be true.
+func TestEachServer(t *testing.T) {
+	const cmac, gcm = "AES-SIV-CMAC-256", "AES-128-GCM-SIV"
+	for _, c := range []struct {
+		kind Kind
+		aead string
+	}{{Chrony12, cmac}, {Chrony13, gcm}, {NTPsec, cmac}, {NTPdRS, cmac}} {
+		t.Run(string(c.kind), func(t *testing.T) {
+			l := newLab(t)
+			servers := l.start(t, c.kind)
+			for _, ip := range Loopback() {
+				for command, args := range commands {
+					r := run(t, configure(t, l.entries(servers, ip), ""), 0, args...)
+					checkRound(t, r, command)
+					checkServer(t, r.Servers[0], servers[0], ip)
+					if got := r.Servers[0].AEAD; got != c.aead {
+						t.Errorf("%s: AEAD %s, want %s", ip, got, c.aead)
+					}
+				}
+			}
+		})
+	}
+}
+
+// checkRound checks what holds of every round that agreed: the servers' clock
+// is the client's.
+func checkRound(t *testing.T, r report.Report, command string) {
+	t.Helper()
+	if r.Schema != 1 || r.Command != command || r.DryRun != (command == "sync") {
+		t.Errorf("schema %d, command %s, dry run %v", r.Schema, r.Command, r.DryRun)
+	}
+	if r.Result != report.Agreed || r.Agreement == nil {
+		t.Fatalf("result %s: %s", r.Result, r.Reason)
+	}
+	if abs(r.Offset) > r.Uncertainty || r.Uncertainty > seconds(0.1) {
+		t.Errorf("offset %v ± %v, want 0 within 0.1 s", r.Offset, r.Uncertainty)
+	}
+	if r.Interval[0] > 0 || r.Interval[1] < 0 {
+		t.Errorf("agreed interval %v does not hold the truth", r.Interval)
+	}
+	if got := r.Time.Sub(r.Clock) - time.Duration(r.Offset); got.Abs() > time.Microsecond {
+		t.Errorf("time − clock is %v from the offset", got)
+	}
+	if age := time.Since(r.Clock); age < 0 || age > time.Minute {
+		t.Errorf("clock is %v old", age)
+	}
+	if command == "query" && r.Action != report.None {
+		t.Errorf("query: action %s", r.Action)
+	}
+}
+
+// checkServer checks every field of an honest server after one key exchange
+// and one exchange.
+func checkServer(t *testing.T, got report.Server, s *Server, ip string) {
+	t.Helper()
+	if got.Verdict != report.ServerAgreed || got.Measured == nil || got.Certificate == nil || got.Error != nil {
+		t.Fatalf("verdict %s (%s), error %+v", got.Verdict, got.Reason, got.Error)
+	}
+	for _, c := range []struct{ field, got, want string }{
+		{"name", got.Name, fmt.Sprintf("%s:%d", name, s.KE)},
+		{"operator", got.Operator, "operator-1.test"},
+		{"address", got.Address, join(ip, s.NTP)},
+		{"leap", got.Leap, "none"},
+		{"timestamps", got.Timestamps, "kernel"},
+		{"subject", got.Certificate.Subject, name},
+		{"issuer", got.Certificate.Issuer, "Interop Issuing CA"},
+		{"not_before", got.Certificate.NotBefore.String(), s.Identity.NotBefore.String()},
+		{"not_after", got.Certificate.NotAfter.String(), s.Identity.NotAfter.String()},
+		{"counts", fmt.Sprint(got.Stratum, got.Cookies, got.Samples, got.KeyExchange), "1 8 1 true"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %s %q, want %q", ip, c.field, c.got, c.want)
+		}
+	}
+	if abs(got.Offset) > got.Uncertainty || got.Uncertainty < got.Delay/2 {
+		t.Errorf("%s: offset %v ± %v, delay %v", ip, got.Offset, got.Uncertainty, got.Delay)
+	}
+	if got.Delay <= 0 || got.Delay > seconds(0.1) {
+		t.Errorf("%s: delay %v on loopback", ip, got.Delay)
+	}
+	if got.RootDelay != 0 || got.RootDispersion < 0 || got.RootDispersion > seconds(0.1) {
+		t.Errorf("%s: root delay %v, root dispersion %v", ip, got.RootDelay, got.RootDispersion)
+	}
+}
+
+// One, four, and four with a fifth that is half a second off.
+func TestAgreement(t *testing.T) {
+	l := newLab(t)
+	honest := l.start(t, Chrony12, Chrony13, NTPdRS, Chrony12)
+	liar := l.start(t, Liar)[0]
+	for command, args := range commands {
+		t.Run(command, func(t *testing.T) {
+			r := run(t, configure(t, l.entries(honest, "127.0.0.1"), ""), 0, args...)
+			checkRound(t, r, command)
+			for _, s := range r.Servers {
+				if s.Verdict != report.ServerAgreed {
+					t.Errorf("%s: %s", s.Name, s.Verdict)
+				}
+			}
+			r = run(t, configure(t, l.entries(append(honest[:4:4], liar), "127.0.0.1"), ""), 0, args...)
+			checkRound(t, r, command)
+			for i, s := range r.Servers {
+				if want := i < 4; want != (s.Verdict == report.ServerAgreed) {
+					t.Errorf("server %d: %s", i+1, s.Verdict)
+				}
+			}
+			lie := r.Servers[4]
+			if lie.Verdict != report.Falseticker || lie.ReasonCode != "outside_agreement" || lie.Reason == "" {
+				t.Fatalf("liar: %s, %s, %q", lie.Verdict, lie.ReasonCode, lie.Reason)
+			}
+			if abs(lie.Offset-seconds(0.5)) > lie.Uncertainty {
+				t.Errorf("liar: offset %v ± %v, want 0.5 s", lie.Offset, lie.Uncertainty)
+			}
+		})
+	}
+}
+
+// A liar and one honest server: nobody knows which is right.
+func TestNoAgreement(t *testing.T) {
+	l := newLab(t)
+	servers := l.start(t, Chrony12, Liar)
+	for _, args := range commands {
+		r := run(t, configure(t, l.entries(servers, "127.0.0.1"), ""), 3, args...)
+		if r.Result != report.NoAgreement || r.Agreement != nil || r.Action != report.None {
+			t.Errorf("result %s, agreement %v, action %s", r.Result, r.Agreement, r.Action)
+		}
+	}
+}
+
+// What certificates must not pass, and what they must.
+func TestCertificates(t *testing.T) {
+	l := newLab(t)
+	stranger := NewAuthority(t, "Stranger CA", nil)
+	for _, c := range []struct {
+		title    string
+		identity Identity
+		trust    *Authority
+		host     string // that the configuration names
+		code     string
+	}{
+		{"root alone", l.root.Issue(t, name, -1, 10), l.root, name, ""},
+		{"intermediate", l.issuing.Issue(t, name, -1, 10), l.root, name, ""},
+		{"address as name", l.issuing.Issue(t, name, -1, 10), l.root, "127.0.0.1", ""},
+		{"other authority", l.issuing.Issue(t, name, -1, 10), stranger, name, "certificate_unknown_authority"},
+		{"other name", l.issuing.Issue(t, "other.nts.test", -1, 10), l.root, name, "certificate_wrong_name"},
+		{"expired", l.issuing.Issue(t, name, -60, 30), l.root, name, "certificate_expired"},
+	} {
+		t.Run(c.title, func(t *testing.T) {
+			s := &Server{Kind: Chrony12, Identity: c.identity}
+			s.Start(t)
+			exit := 0
+			if c.code != "" {
+				exit = 3
+			}
+			e := entry{fmt.Sprintf("%s:%d", c.host, s.KE), "operator-1.test", "127.0.0.1", c.trust.File}
+			// strict, so that a machine whose kernel says "unsynchronized" (most
+			// containers' hosts do not, virtual machines may) fails at once, too
+			config := configure(t, []entry{e}, "[bootstrap]\ncertificate_time = \"strict\"")
+			got := run(t, config, exit, "query", "--json").Servers[0]
+			if c.code == "" {
+				if got.Verdict != report.ServerAgreed {
+					t.Errorf("verdict %s", got.Verdict)
+				}
+				return
+			}
+			if got.Verdict != report.Failed || got.Error == nil || got.Error.Stage != "certificate" || got.Error.Code != c.code {
+				t.Fatalf("verdict %s, error %+v, want %s", got.Verdict, got.Error, c.code)
+			}
+			if c.code == "certificate_wrong_name" && !strings.Contains(got.Error.Message, "other.nts.test") {
+				t.Errorf("message does not list the names that the certificate has: %s", got.Error.Message)
+			}
+		})
+	}
+}
+
+// A server whose key exchange names another address for NTP.
+func TestNamedServer(t *testing.T) {
+	l := newLab(t)
+	s := &Server{
+		Kind: NTPdRS, Identity: l.issuing.Issue(t, name, -1, 10),
+		Listen: []string{"127.0.0.1", "127.0.0.2"}, Extra: `ntp-server = "127.0.0.2"`,
+	}
+	s.Start(t)
+	r := run(t, configure(t, l.entries([]*Server{s}, "127.0.0.1"), ""), 0, "query", "--json")
+	checkRound(t, r, "query")
+	if got, want := r.Servers[0].Address, join("127.0.0.2", s.NTP); got != want {
+		t.Errorf("address %s, want %s", got, want)
+	}
+}
+
+// With state, the second round makes no key exchange; after the server lost
+// its keys its NAK leads to one, and only one.
+func TestKeysLost(t *testing.T) {
+	for _, kind := range []Kind{Chrony12, Chrony13} {
+		t.Run(string(kind), func(t *testing.T) {
+			l := newLab(t)
+			servers := l.start(t, kind)
+			config := configure(t, l.entries(servers, "127.0.0.1"), "")
+			round := func(exchanges int) {
+				t.Helper()
+				before := servers[0].KeyExchanges(t)
+				r := run(t, config, 0, "sync", "--dry-run", "--json")
+				checkRound(t, r, "sync")
+				if got := servers[0].KeyExchanges(t) - before; got != exchanges {
+					t.Errorf("%d key exchanges, want %d", got, exchanges)
+				}
+				if got := r.Servers[0]; got.KeyExchange != (exchanges > 0) || got.Cookies != 8 {
+					t.Errorf("key exchange %v, %d cookies", got.KeyExchange, got.Cookies)
+				}
+			}
+			round(1)
+			round(0)
+			servers[0].Stop()
+			servers[0].Start(t)
+			round(1)
+			round(0)
+		})
+	}
+}
+
+// NTPsec as Debian ships it limits the rate. The default settings never make it
+// kiss; that it does kiss is shown by asking it too fast.
+func TestRateLimit(t *testing.T) {
+	l := newLab(t)
+	if !Isolated() {
+		skip(t, "NTPsec listens on port 123 only, and namespaces are not allowed here")
+	}
+	for _, c := range []struct {
+		interval string
+		all      bool
+	}{{"", true}, {`interval = "10ms"`, false}} {
+		s := &Server{Kind: NTPsec, Identity: l.issuing.Issue(t, name, -1, 10), Extra: "restrict default kod limited"}
+		s.Start(t)
+		config := configure(t, l.entries([]*Server{s}, "127.0.0.1"), "[measure]\nsamples = 3\n"+c.interval)
+		r := run(t, config, 0, "query", "--json")
+		checkRound(t, r, "query")
+		if got := r.Servers[0].Samples; (got == 3) != c.all {
+			t.Errorf("%d samples with interval %q", got, c.interval)
+		}
+		s.Stop()
+	}
+}

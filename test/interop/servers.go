@@ -1,0 +1,255 @@
+//go:build linux
+
+package interop
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Kind is a program in the cache that prepare filled.
+type Kind string
+
+// The servers.
+const (
+	Chrony12 Kind = "chronyd-12"          // chrony 4.3: AEAD 15
+	Liar     Kind = "chronyd-12-faketime" // the same, with another idea of the time
+	Chrony13 Kind = "chronyd-13"          // chrony 4.6: AEAD 30 and 15, record 1024
+	NTPsec   Kind = "ntpd-12"             // NTPsec 1.2: ports 123 and 4460, nothing else
+	NTPdRS   Kind = "ntp-daemon-13"       // ntpd-rs 1.4: AEAD 15 and 17, cookies of 104 octets
+)
+
+// Server is one real server. All of them serve this machine's time, so the
+// true offset is 0, or what Lie says.
+type Server struct {
+	Kind     Kind
+	Identity Identity
+	Listen   []string // addresses; default: the loopback's
+	Lie      string   // libfaketime's offset, e.g. "+0.5s"
+	Extra    string   // more lines of its configuration
+	KE, NTP  int      // ports; chosen by the first Start and kept by the next
+
+	dir     string
+	process *exec.Cmd
+}
+
+// Cache is the folder that prepare fills, and what is wrong with it.
+func Cache() (string, error) {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(base, "ntsclient-interop")
+	if _, err := os.Stat(filepath.Join(dir, "version")); err != nil {
+		return "", errors.New("no real servers here: run make interop")
+	}
+	return dir, nil
+}
+
+// Loopback is the loopback's addresses on this machine.
+func Loopback() []string {
+	if c, err := net.ListenPacket("udp", "[::1]:0"); err == nil {
+		c.Close()
+		return []string{"127.0.0.1", "::1"}
+	}
+	return []string{"127.0.0.1"}
+}
+
+// Start starts the server and returns once it serves time. It ends with the
+// test, or earlier by Stop. What it says goes to the file Log.
+func (s *Server) Start(t T) {
+	t.Helper()
+	if s.dir == "" {
+		s.dir = t.TempDir()
+		if len(s.Listen) == 0 {
+			s.Listen = Loopback()
+		}
+		s.choosePorts(t)
+	}
+	file := filepath.Join(s.dir, "server.conf")
+	check(t, os.WriteFile(file, []byte(s.configuration()), 0o600))
+	cache, err := Cache()
+	check(t, err)
+	program := filepath.Join(cache, string(s.Kind))
+	s.process = map[Kind]*exec.Cmd{
+		Chrony12: exec.Command(program, "-x", "-d", "-U", "-f", file),
+		Chrony13: exec.Command(program, "-x", "-d", "-U", "-f", file),
+		Liar:     exec.Command("/proc/self/exe", noStamps, program, "-x", "-d", "-U", "-f", file),
+		NTPsec:   exec.Command(program, "-n", "-N", "-c", file, "-p", filepath.Join(s.dir, "pid")),
+		NTPdRS:   exec.Command(program, "-c", file),
+	}[s.Kind]
+	s.process.Env = append(os.Environ(), "FAKETIME="+s.Lie, "FAKETIME_DONT_FAKE_MONOTONIC=1")
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.OpenFile(s.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	check(t, err)
+	defer log.Close()
+	s.process.Stdout, s.process.Stderr = log, log
+	check(t, s.process.Start())
+	process := s.process
+	t.Cleanup(func() { end(process) })
+	if err := s.ready(20 * time.Second); err != nil {
+		said, _ := os.ReadFile(s.Log())
+		t.Fatalf("%s: %v\n%s", s.Kind, err, said)
+	}
+}
+
+// Stop ends the server; Start starts it again, with new keys for its cookies.
+func (s *Server) Stop() { end(s.process) }
+
+// Log is the file with what the server says.
+func (s *Server) Log() string { return filepath.Join(s.dir, "log") }
+
+// end lets chronyd end the process that it keeps for key exchanges, too.
+func end(c *exec.Cmd) {
+	if c.ProcessState != nil {
+		return
+	}
+	kill := time.AfterFunc(3*time.Second, func() { c.Process.Kill() })
+	defer kill.Stop()
+	c.Process.Signal(syscall.SIGTERM)
+	c.Wait()
+}
+
+func (s *Server) choosePorts(t T) {
+	t.Helper()
+	if s.Kind == NTPsec {
+		s.KE, s.NTP = 4460, 123
+		return
+	}
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer tcp.Close()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	check(t, err)
+	defer udp.Close()
+	s.KE, s.NTP = tcp.Addr().(*net.TCPAddr).Port, udp.LocalAddr().(*net.UDPAddr).Port
+}
+
+func (s *Server) configuration() string {
+	switch s.Kind {
+	case NTPsec: // orphan mode serves the time without setting it
+		return fmt.Sprintf(`disable ntp kernel
+tos orphan 1 orphanwait 1
+nts enable
+nts cert %s
+nts key %s
+nts cookie %s
+%s
+`, s.Identity.Chain, s.Identity.Key, filepath.Join(s.dir, "nts-keys"), s.Extra)
+	case NTPdRS:
+		text := "[synchronization]\nlocal-stratum = 1\n"
+		for _, ip := range s.Listen {
+			text += fmt.Sprintf(`[[server]]
+listen = %q
+[[nts-ke-server]]
+listen = %q
+certificate-chain-path = %q
+private-key-path = %q
+ntp-port = %d
+%s
+`, join(ip, s.NTP), join(ip, s.KE), s.Identity.Chain, s.Identity.Key, s.NTP, s.Extra)
+		}
+		return text
+	}
+	me, err := user.Current()
+	if err != nil {
+		me = &user.User{Username: "root"}
+	}
+	return fmt.Sprintf(`local stratum 1
+allow all
+bindaddress %s
+port %d
+ntsport %d
+ntsservercert %s
+ntsserverkey %s
+cmdport 0
+bindcmdaddress %s
+pidfile %s
+user %s
+clientloglimit 16777216
+%s
+`, strings.Join(s.Listen, "\nbindaddress "), s.NTP, s.KE, s.Identity.Chain, s.Identity.Key,
+		filepath.Join(s.dir, "cmd", "sock"), filepath.Join(s.dir, "pid"), me.Username, s.Extra)
+}
+
+func join(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
+
+// ready waits until the server takes key exchanges and says that its time is
+// good. It asks with plain NTP, slowly where the server limits the rate, and
+// from an address of its own, so that nothing is counted against the client.
+func (s *Server) ready(limit time.Duration) error {
+	pause := 20 * time.Millisecond
+	if s.Kind == NTPsec {
+		pause = 500 * time.Millisecond
+	}
+	var err error
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(pause) {
+		var tcp net.Conn
+		if tcp, err = net.Dial("tcp", join(s.Listen[0], s.KE)); err != nil {
+			continue
+		}
+		tcp.Close()
+		if err = s.synchronized(); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("not ready after %v: %w", limit, err)
+}
+
+func (s *Server) synchronized() error {
+	var from *net.UDPAddr
+	if s.Listen[0] == "127.0.0.1" {
+		from = &net.UDPAddr{IP: net.IPv4(127, 9, 9, 9)}
+	}
+	udp, err := net.DialUDP("udp", from, &net.UDPAddr{IP: net.ParseIP(s.Listen[0]), Port: s.NTP})
+	if err != nil {
+		return err
+	}
+	defer udp.Close()
+	if err := udp.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	packet := make([]byte, 48)
+	packet[0] = 4<<3 | 3 // version 4, client
+	if _, err := udp.Write(packet); err != nil {
+		return err
+	}
+	if _, err := udp.Read(packet); err != nil {
+		return err
+	}
+	if leap, stratum := packet[0]>>6, packet[1]; leap == 3 || stratum < 1 || stratum > 15 {
+		return fmt.Errorf("leap %d, stratum %d", leap, stratum)
+	}
+	return nil
+}
+
+// KeyExchanges is how many of them the server has served since its start, as
+// its own tool counts them (chrony only).
+func (s *Server) KeyExchanges(t T) int {
+	t.Helper()
+	cache, err := Cache()
+	check(t, err)
+	tool := strings.Replace(string(s.Kind), "chronyd", "chronyc", 1)
+	out, err := exec.Command(filepath.Join(cache, tool), "-h", filepath.Join(s.dir, "cmd", "sock"), "serverstats").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", tool, err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if rest, ok := strings.CutPrefix(line, "NTS-KE connections accepted:"); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(rest))
+			check(t, err)
+			return n
+		}
+	}
+	t.Fatalf("%s: no count of key exchanges in\n%s", tool, out)
+	return 0
+}
