@@ -4,10 +4,7 @@
 // A Report is made once, by timesync, and not changed afterwards.
 package report
 
-import (
-	"strconv"
-	"time"
-)
+import "time"
 
 // Schema is the version of the JSON. It grows only when a key changes its
 // meaning or goes away.
@@ -49,18 +46,6 @@ const (
 // nanosecond.
 type Seconds time.Duration
 
-// MarshalJSON writes the seconds in decimal, without an exponent.
-func (s Seconds) MarshalJSON() ([]byte, error) {
-	return strconv.AppendFloat(nil, time.Duration(s).Seconds(), 'f', -1, 64), nil
-}
-
-// UnmarshalJSON reads a number of seconds.
-func (s *Seconds) UnmarshalJSON(b []byte) error {
-	f, err := strconv.ParseFloat(string(b), 64)
-	*s = Seconds(f * float64(time.Second))
-	return err
-}
-
 // Report is one round: what each server said, what they agree on, and what
 // was done about it.
 type Report struct {
@@ -69,9 +54,9 @@ type Report struct {
 	DryRun  bool   `json:"dry_run"`
 	Result  Result `json:"result"`
 
+	Clock time.Time `json:"clock"` // what the local clock says, UTC
 	// Agreement is nil where no time was agreed on.
 	*Agreement
-	Clock time.Time `json:"clock"` // what the local clock says, UTC
 
 	Action     Action `json:"action"`
 	ReasonCode string `json:"reason_code"` // why not, or why so; for scripts
