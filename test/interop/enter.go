@@ -87,7 +87,7 @@ func reenter() (int, error) {
 			return 0, err
 		}
 		defer os.RemoveAll(dir)
-		if err := build(filepath.Join(dir, "ntsclient"), "ntsclient"); err != nil {
+		if err := Build(filepath.Join(dir, "ntsclient"), "ntsclient"); err != nil {
 			return 0, err
 		}
 		os.Setenv(binaryVar, filepath.Join(dir, "ntsclient"))
@@ -130,8 +130,8 @@ func command(stage, name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// build makes a package of this module as it is shipped: static and stripped.
-func build(file, pkg string) error {
+// Build makes a package of this module as it is shipped: static and stripped.
+func Build(file, pkg string) error {
 	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, pkg)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
