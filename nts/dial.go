@@ -1,0 +1,143 @@
+package nts
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+)
+
+const (
+	// stagger is RFC 8305's Connection Attempt Delay.
+	stagger = 250 * time.Millisecond
+	// maxAddrs bounds what a name can make us try.
+	maxAddrs = 16
+)
+
+// lookup is where host may be found, in the order to try: families alternate,
+// IPv6 first (RFC 8305 §4).
+func (o *Options) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return o.order(host, []netip.Addr{addr})
+	}
+	found, err := net.DefaultResolver.LookupNetIP(ctx, o.network(), host)
+	if err == nil {
+		return o.order(host, found)
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) && dns.IsNotFound {
+		return nil, fail(StageDNS, DNSNotFound, "the name %s does not exist", host).
+			hint("check the spelling, or give `ips`")
+	}
+	if ctx.Err() != nil {
+		err = errors.New("no answer in time")
+	}
+	return nil, fail(StageDNS, DNSFailed, "looking up %s: %w", host, err).
+		hint("is the network up? a resolver that checks DNSSEC or speaks DNS over TLS needs the time itself: `ips` needs no DNS")
+}
+
+func (o *Options) order(host string, found []netip.Addr) ([]netip.Addr, error) {
+	var six, four []netip.Addr
+	for _, addr := range found {
+		switch addr = addr.Unmap(); {
+		case !usableAddr(addr) || !o.wanted(addr):
+		case addr.Is4():
+			four = append(four, addr)
+		default:
+			six = append(six, addr)
+		}
+	}
+	var all []netip.Addr
+	for i := range max(len(six), len(four)) {
+		all = append(all, six[min(i, len(six)):min(i+1, len(six))]...)
+		all = append(all, four[min(i, len(four)):min(i+1, len(four))]...)
+	}
+	if len(all) == 0 {
+		return nil, fail(StageDNS, DNSNotFound, "%s has no address of the family asked for", host)
+	}
+	return all[:min(len(all), maxAddrs)], nil
+}
+
+// keAddrs is where the key exchange may be.
+func (o *Options) keAddrs(ctx context.Context) ([]netip.Addr, error) {
+	if len(o.IPs) > 0 {
+		return o.order(o.Host, o.IPs)
+	}
+	addrs, err := o.lookup(ctx, o.Host)
+	if err != nil && len(o.Fallback) > 0 {
+		return o.order(o.Host, o.Fallback)
+	}
+	return addrs, err
+}
+
+// dialTCP connects to the first of addrs that takes it. Attempts start a
+// stagger apart, or as soon as the one before failed, and then run side by
+// side (RFC 8305 §5).
+func dialTCP(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan result, len(addrs))
+	started, ended := 0, 0
+	start := func() {
+		addr := netip.AddrPortFrom(addrs[started], port)
+		started++
+		go func() {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr.String())
+			results <- result{conn, err}
+		}()
+	}
+	closeRest := func() {
+		for range started - ended {
+			if r := <-results; r.conn != nil {
+				r.conn.Close()
+			}
+		}
+	}
+	timer := time.NewTimer(stagger)
+	defer timer.Stop()
+	var errs []error
+	start()
+	for {
+		select {
+		case r := <-results:
+			ended++
+			if r.err == nil {
+				go closeRest()
+				return r.conn, nil
+			}
+			errs = append(errs, r.err)
+			if ended == len(addrs) {
+				return nil, connectError(errs)
+			}
+		case <-timer.C:
+		}
+		if started < len(addrs) {
+			start()
+			timer.Reset(stagger)
+		}
+	}
+}
+
+// connectError picks the most telling of the attempts' errors.
+func connectError(errs []error) *Error {
+	if i := slices.IndexFunc(errs, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }); i >= 0 {
+		return fail(StageConnect, ConnectRefused, "%w", errs[i]).
+			hint("no NTS key exchange there: check the port (4460 is usual)")
+	}
+	i := slices.IndexFunc(errs, func(err error) bool {
+		var nerr net.Error
+		return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &nerr) && nerr.Timeout()
+	})
+	if i >= 0 {
+		return fail(StageConnect, ConnectTimeout, "no connection in time: %w", errs[i]).
+			hint("is TCP to that port filtered on the way?")
+	}
+	return fail(StageConnect, ConnectUnreachable, "%w", errs[0]).hint("is the network up?")
+}

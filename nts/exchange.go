@@ -1,0 +1,185 @@
+package nts
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+// Sample is one authenticated exchange: the four stamps of RFC 5905 §8 and
+// what the server says of itself. T1 and T4 are of the local clock. Only
+// Session.Exchange makes one.
+type Sample struct {
+	T1, T2, T3, T4 time.Time
+	// At is when the answer was read: the local clock, with its monotonic
+	// reading, so that the sample can be held against a clock that is set.
+	At time.Time
+
+	Leap, Stratum             uint8
+	Precision                 time.Duration
+	RootDelay, RootDispersion time.Duration
+	Kernel                    bool // T1 and T4 are the kernel's
+	Server                    netip.AddrPort
+}
+
+// Offset is what must be added to the local clock.
+func (s *Sample) Offset() time.Duration {
+	return s.T2.Sub(s.T1)/2 + s.T3.Sub(s.T4)/2
+}
+
+// RoundTrip is T4 − T1: the server's own time is not deducted, since nothing
+// proves it.
+func (s *Sample) RoundTrip() time.Duration { return s.T4.Sub(s.T1) }
+
+// Delay is the round trip less the server's own time.
+func (s *Sample) Delay() time.Duration { return s.RoundTrip() - s.T3.Sub(s.T2) }
+
+// errClockSet: what was measured means nothing.
+var errClockSet = errors.New("the local clock was set during the exchange")
+
+// Exchange sends one request, with a cookie that is then gone, and waits for
+// its answer until ctx ends. Its errors are *Error.
+func (s *Session) Exchange(ctx context.Context) (*Sample, error) {
+	sample, err := s.exchange(ctx)
+	if CodeOf(err) == ExchangeNAK && s.Other != nil && s.Ready() {
+		s.swap()
+		sample, err = s.exchange(ctx)
+	}
+	return sample, err
+}
+
+func (s *Session) exchange(ctx context.Context) (*Sample, error) {
+	if !s.Ready() {
+		return nil, fail(StageInternal, Internal, "no cookie left")
+	}
+	if err := s.ciphers(); err != nil {
+		return nil, fail(StageInternal, Internal, "keys of the session: %w", err)
+	}
+	server := s.Servers[0]
+	// A new socket, and so a new random port, for each request (RFC 9109). It
+	// is connected before a cookie is spent: without a route none is.
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
+	if err != nil {
+		s.lost()
+		return nil, fail(StageExchange, ConnectUnreachable, "%w", err).hint("is the network up?")
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+
+	x := newExchange(conn)
+	cookie := s.take()
+	req := newRequest(s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
+	before := time.Now()
+	if _, err := conn.Write(req.raw); err != nil {
+		s.lost()
+		return nil, fail(StageExchange, ConnectUnreachable, "%w", err).hint("is the network up?")
+	}
+	a, err := x.await(ctx, s, req)
+	if err != nil {
+		s.lost()
+		return nil, err
+	}
+	s.answered(len(req.raw), a.cookies)
+	if a.kiss != "" && a.stratum == 0 {
+		return nil, kissError(a.kiss)
+	}
+	return x.sample(before, a, server)
+}
+
+// await reads packets until one is the authenticated answer or ctx ends.
+// Nothing else ends it: a refusal or error that is not authenticated could
+// come from anyone, and is told only if nothing better came.
+func (x *exchange) await(ctx context.Context, s *Session, req *request) (*answer, error) {
+	var forged int
+	var said kiss
+	for {
+		raw, err := x.read()
+		if icmp(err) {
+			continue // anyone can send these
+		}
+		if err != nil {
+			switch {
+			case said == "NTSN":
+				return nil, nak()
+			case said != "":
+				return nil, kissError(string(said))
+			case forged > 0:
+				return nil, fail(StageExchange, ExchangeUnauthenticated, "%d answers came, and none authenticates", forged).
+					hint("someone or something is in between")
+			}
+			return nil, timeout(s, req)
+		}
+		a, err := openAnswer(raw, req, s.open)
+		var k kiss
+		switch {
+		case err == nil:
+			return a, nil
+		case errors.As(err, &k):
+			said = k
+			if k == "NTSN" && s.Other != nil {
+				return nil, nak() // there are other keys to try at once
+			}
+		default:
+			forged++
+		}
+	}
+}
+
+// icmp tells whether err is what the network said of a packet. Each costs its
+// sender a packet, so that waiting on is no tight loop.
+func icmp(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && errno != syscall.EBADF && errno != syscall.EINVAL
+}
+
+func timeout(s *Session, req *request) *Error {
+	server := s.Servers[0]
+	return fail(StageExchange, ExchangeTimeout, "no answer from %s", server).
+		hint("is UDP to port %d filtered on the way? (the request had %d octets)", server.Port(), len(req.raw))
+}
+
+func nak() *Error {
+	return fail(StageExchange, ExchangeNAK, "the server no longer knows these cookies (NAK)")
+}
+
+func kissError(code string) *Error {
+	words := map[string]string{
+		"RATE": "asks for fewer requests", "DENY": "denies service", "RSTR": "denies service by its policy",
+	}[code]
+	if words == "" {
+		words = "refuses"
+	}
+	e := fail(StageExchange, ExchangeKiss, "the server %s (kiss code %s)", words, code)
+	e.Kiss = code
+	return e
+}
+
+// sample puts the stamps together.
+func (x *exchange) sample(before time.Time, a *answer, server netip.AddrPort) (*Sample, error) {
+	after := time.Now()
+	// Both readings of both moments: if the clocks disagree on what lies
+	// between, the wall clock was set.
+	elapsed := after.Sub(before)
+	if d := after.Round(0).Sub(before.Round(0)) - elapsed; d.Abs() > time.Millisecond+elapsed/1000 {
+		return nil, fail(StageInternal, Internal, "%w", errClockSet)
+	}
+	s := &Sample{
+		T1: before.Round(0), T2: a.receive, T3: a.transmit, T4: after.Round(0), At: after,
+		Leap: a.leap, Stratum: a.stratum, Precision: precision(a.precision),
+		RootDelay: a.rootDelay, RootDispersion: a.rootDispersion, Server: server,
+	}
+	// The kernel's stamps lie between ours, else they are not of these packets.
+	if sent := x.sent(); !sent.Before(s.T1) && !x.received.After(s.T4) && !x.received.Before(sent) {
+		s.T1, s.T4, s.Kernel = sent, x.received, true
+	}
+	return s, nil
+}
+
+// precision is 2^p seconds, at most one.
+func precision(p int8) time.Duration {
+	return time.Second >> min(uint8(-min(p, 0)), 30)
+}

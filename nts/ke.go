@@ -1,0 +1,187 @@
+package nts
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	alpn          = "ntske/1"
+	exporterLabel = "EXPORTER-network-time-security"
+)
+
+// KeyExchange makes a new session (RFC 8915 §4). It takes as long as ctx lets
+// it. Its errors are *Error.
+func KeyExchange(ctx context.Context, o *Options) (*Session, error) {
+	addrs, err := o.keAddrs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := dialTCP(ctx, addrs, o.Port)
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Close()
+	// What is under way when ctx ends, ends with it.
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+
+	s := &Session{Placeholders: maxJar - 1}
+	conn, err := o.handshake(ctx, raw, s)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := talk(conn)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fail(StageKeyExchange, KETimeout, "no complete answer in time")
+		}
+		return nil, err
+	}
+	if err := s.keep(conn, answer); err != nil {
+		return nil, err
+	}
+	peer := raw.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	s.KEAddr = peer
+	s.Servers, err = o.ntpServers(ctx, answer, peer)
+	return s, err
+}
+
+// handshake ends with a TLS 1.3 connection to the right server, and puts its
+// chain into s.
+func (o *Options) handshake(ctx context.Context, raw net.Conn, s *Session) (*tls.Conn, error) {
+	conn := tls.Client(raw, &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{alpn},
+		ServerName: strings.TrimSuffix(o.Host, "."),
+		// The library's own verification is replaced by ours, which knows
+		// pins and can put the dates off, and not left out.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			now := time.Now()
+			chain, deferred, err := o.verify(cs.PeerCertificates, now)
+			if err != nil {
+				return err
+			}
+			if deferred && !o.DeferDates {
+				return dateError(chain, now)
+			}
+			s.Chain = *chain
+			return nil
+		},
+	})
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, tlsError(ctx, err)
+	}
+	if conn.ConnectionState().NegotiatedProtocol != alpn {
+		return nil, noALPN()
+	}
+	return conn, nil
+}
+
+func noALPN() *Error {
+	return fail(StageTLS, TLSNoALPN, "the server does not speak NTS key exchange (no ALPN %s)", alpn).
+		hint("another service listens on that port, or someone is in between")
+}
+
+// Alerts of RFC 8446 §6 that tell more than that the handshake failed.
+const (
+	alertProtocolVersion = 70
+	alertNoALPN          = 120
+)
+
+func tlsError(ctx context.Context, err error) *Error {
+	var ours *Error
+	var alert tls.AlertError
+	isAlert := errors.As(err, &alert)
+	switch {
+	case errors.As(err, &ours):
+		return ours
+	case isAlert && alert == alertNoALPN:
+		return noALPN()
+	// The library has no type for a server that answers with an older version.
+	case isAlert && alert == alertProtocolVersion, strings.Contains(err.Error(), "unsupported protocol version"):
+		return fail(StageTLS, TLSVersion, "the server has no TLS 1.3, which NTS needs")
+	case ctx.Err() != nil:
+		return fail(StageTLS, TLSTimeout, "the TLS handshake did not end in time")
+	}
+	return fail(StageTLS, TLSFailed, "TLS handshake: %w", err)
+}
+
+// talk sends the request, in one TCP write, and reads up to End of Message.
+func talk(conn *tls.Conn) (*keAnswer, error) {
+	if _, err := conn.Write(keRequest); err != nil {
+		return nil, fail(StageKeyExchange, KEMalformed, "sending the request: %w", err)
+	}
+	buf := make([]byte, 0, 2048)
+	at := 0
+	for {
+		buf = slices.Grow(buf, 512)
+		n, err := conn.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		var ended bool
+		switch at, ended = scan(buf, at); {
+		case ended, errors.Is(err, io.EOF):
+			return parseKE(buf)
+		case len(buf) > maxMessage:
+			return nil, fail(StageKeyExchange, KETooLarge, "the answer is longer than %d octets", maxMessage)
+		case err != nil:
+			return nil, fail(StageKeyExchange, KEMalformed, "reading the answer: %w", err)
+		}
+	}
+}
+
+// keep takes the keys from the TLS session (RFC 8915 §5.1).
+func (s *Session) keep(conn *tls.Conn, answer *keAnswer) error {
+	cs := conn.ConnectionState()
+	export := func(context AEAD) (k Keys, err error) {
+		label := func(direction byte) []byte {
+			return []byte{0, protocolNTPv4, byte(context >> 8), byte(context), direction}
+		}
+		k.C2S, err = cs.ExportKeyingMaterial(exporterLabel, label(0), answer.aead.keyLen())
+		if err == nil {
+			k.S2C, err = cs.ExportKeyingMaterial(exporterLabel, label(1), answer.aead.keyLen())
+		}
+		return k, err
+	}
+	var err error
+	s.AEAD, s.Cookies = answer.aead, answer.cookies
+	if s.Keys, err = export(answer.aead); err == nil && answer.aead == GCMSIV && !answer.compliant {
+		// chrony before 4.6.1 exports with the number of the other algorithm.
+		s.Other = new(Keys)
+		*s.Other = s.Keys
+		s.Keys, err = export(SIVCMAC)
+	}
+	if err != nil {
+		return fail(StageInternal, Internal, "exporting keys: %w", err)
+	}
+	return nil
+}
+
+// ntpServers is where to send requests: where the answer says, else to the
+// address that the key exchange went to (§4.1.7).
+func (o *Options) ntpServers(ctx context.Context, answer *keAnswer, peer netip.Addr) ([]netip.AddrPort, error) {
+	addrs := []netip.Addr{peer}
+	if answer.server != "" && !strings.EqualFold(answer.server, strings.TrimSuffix(o.Host, ".")) {
+		host := answer.server
+		if _, err := netip.ParseAddr(host); err != nil {
+			host += "." // absolute: no search list (§4.1.7)
+		}
+		var err error
+		if addrs, err = o.lookup(ctx, host); err != nil {
+			return nil, err
+		}
+	}
+	var servers []netip.AddrPort
+	for _, addr := range addrs {
+		servers = append(servers, netip.AddrPortFrom(addr, answer.port))
+	}
+	return servers, nil
+}
