@@ -1,0 +1,82 @@
+package timesync
+
+import (
+	"fmt"
+	"time"
+
+	"ntsclient/timesync/report"
+)
+
+// StepPolicy says when the clock may be stepped.
+type StepPolicy string
+
+// The policies, as the configuration names them.
+const (
+	StepAlways StepPolicy = "always"
+	StepFirst  StepPolicy = "first" // only the first correction after boot
+	StepNever  StepPolicy = "never"
+)
+
+// Limits are what may be done to the clock.
+type Limits struct {
+	StepAbove time.Duration // smaller offsets are slewed
+	MaxStep   time.Duration // larger ones are refused
+	Step      StepPolicy
+	Bootstrap int // operators that must agree on a first correction over MaxStep
+}
+
+// finding is what is known when a correction is decided.
+type finding struct {
+	offset, uncertainty time.Duration
+	operators           int  // that agree
+	first               bool // nothing has set the kernel's clock since boot
+	bootstrapped        bool // agreed on with dates deferred
+}
+
+// Decision is what to do about an offset, and why.
+type Decision struct {
+	Action  report.Action
+	Refused bool
+	Code    string // where refused, or where Action is not the ordinary one
+	Reason  string
+}
+
+// decide is the contract's section Setting the clock.
+func (l *Limits) decide(f finding) Decision {
+	size := f.offset.Abs()
+	if size > l.MaxStep && !f.bootstrapped && !(f.first && f.operators >= l.Bootstrap) {
+		d := Decision{Action: report.None, Refused: true, Code: "exceeds_max_step"}
+		d.Reason = fmt.Sprintf("the correction of %s exceeds max_step (%v); `--max-step` allows more for once",
+			inWords(f.offset), l.MaxStep)
+		if f.first {
+			d.Reason = fmt.Sprintf("the first correction of %s exceeds max_step (%v), and %d of the %d operators needed for that agree; "+
+				"add servers, or accept fewer with `[bootstrap] min_operators = %d`",
+				inWords(f.offset), l.MaxStep, f.operators, l.Bootstrap, f.operators)
+		}
+		return d
+	}
+	large := size > max(l.StepAbove, f.uncertainty)
+	switch {
+	case l.Step == StepNever && (large || f.first):
+		return Decision{Action: report.Slew, Code: "step_never", Reason: "slewed, as [clock] step says \"never\""}
+	case f.first: // what waits for a synchronized clock is woken by its being set
+		return Decision{Action: report.Step, Code: "first_correction", Reason: "the first correction since boot is a step"}
+	case large && l.Step == StepFirst:
+		return Decision{Action: report.Slew, Code: "step_first", Reason: "slewed, as [clock] step says \"first\""}
+	case large:
+		return Decision{Action: report.Step}
+	}
+	return Decision{Action: report.Slew}
+}
+
+// inWords is a duration as people say it: days and years where it is long.
+func inWords(d time.Duration) string {
+	const dayLength = 24 * time.Hour
+	switch size := d.Abs(); {
+	case size >= 730*dayLength:
+		return fmt.Sprintf("%.1f years", d.Hours()/24/365.25)
+	case size >= 3*dayLength:
+		return fmt.Sprintf("%.1f days", d.Hours()/24)
+	}
+	return d.Round(time.Millisecond).String()
+}

@@ -1,0 +1,106 @@
+package timesync
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"ntsclient/nts"
+	"ntsclient/timesync/report"
+)
+
+// lockWait is how long another one-shot process may take.
+const lockWait = 30 * time.Second
+
+// open takes the state directory and hands each source what was saved for it.
+// It tells whether a loop holds it: then nothing is kept and the clock is not
+// ours. Without a directory that can be used all goes on, from nothing.
+func (c *Client) open(ctx context.Context, wait time.Duration, doubt bool) (loop bool, err error) {
+	if c.StateDir == "" {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockWait+wait)
+	defer cancel()
+	store, err := OpenStore(ctx, c.StateDir, StoreOptions{MachineID: c.MachineID, Warn: c.Log.Warn})
+	switch {
+	case errors.Is(err, ErrLoopRunning):
+		return true, nil
+	case ctx.Err() != nil:
+		return false, err // two that correct the same offset would overshoot
+	case err != nil:
+		c.Log.Warn("nothing is kept", "error", err)
+		return false, nil
+	}
+	c.store, c.saved = store, store.Saved()
+	states := make(map[string]*ServerState, len(c.sources))
+	for _, s := range c.sources {
+		if saved := c.saved.Servers[s.Name]; saved != nil && saved.Binding == s.Binding {
+			s.state = saved
+			if !doubt && s.expired(time.Now()) {
+				saved.Session = nil
+			}
+		}
+		states[s.Name] = s.state
+	}
+	c.saved.Servers = states
+	return false, nil
+}
+
+// withdraw takes the cookies that a round may send out of the saved jars,
+// before it does: no crash then makes one be sent twice.
+func (c *Client) withdraw() {
+	ready := func(s *source) bool { return s.state.Session != nil && s.state.Session.Ready() }
+	if c.store == nil || !slices.ContainsFunc(c.sources, ready) {
+		return
+	}
+	if err := c.store.Withdraw(c.Policy.Samples + tries); err != nil {
+		c.Log.Warn("saved cookies cannot be used", "error", err)
+		for _, s := range c.sources {
+			s.state.Session = nil
+		}
+	}
+}
+
+// keep saves what a round taught.
+func (c *Client) keep(r *round) {
+	if c.store == nil {
+		return
+	}
+	if r.report.Result == report.Agreed {
+		c.saved.Agreed = &AgreedTime{Time: r.report.Time, Uncertainty: r.Uncertainty, BootID: c.BootID}
+	}
+	var text bytes.Buffer
+	err := c.store.Save()
+	if err == nil {
+		err = r.report.WriteJSON(&text)
+	}
+	if err == nil {
+		err = c.store.SaveReport(text.Bytes())
+	}
+	if err != nil {
+		c.Log.Warn("state not saved", "error", err)
+	}
+}
+
+func (c *Client) close() {
+	if c.store != nil {
+		c.store.Close()
+		c.store = nil
+	}
+}
+
+// maxAddrs is how many good addresses of a server are remembered.
+const maxAddrs = 4
+
+// addAddr puts the address that a session came from first.
+func addAddr(addrs []netip.Addr, s *nts.Session) []netip.Addr {
+	if s == nil || !s.KEAddr.IsValid() {
+		return addrs
+	}
+	rest := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a == s.KEAddr })
+	rest = append([]netip.Addr{s.KEAddr}, rest...)
+	return rest[:min(len(rest), maxAddrs)]
+}
