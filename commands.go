@@ -1,0 +1,197 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"ntsclient/clock"
+	"ntsclient/config"
+	"ntsclient/nts"
+	"ntsclient/timesync"
+	"ntsclient/timesync/report"
+)
+
+func queryAction(c *cli.Context) error {
+	cfg, err := queryConfig(c)
+	if err != nil {
+		return err
+	}
+	o, err := options(c, cfg)
+	if err != nil {
+		return err
+	}
+	if c.IsSet("samples") {
+		if n := c.Int("samples"); n < 1 || n > config.MaxSamples {
+			return usageError{fmt.Errorf("--samples must be 1 to %d, not %d", config.MaxSamples, n)}
+		}
+		o.Policy.Samples = c.Int("samples")
+	}
+	o.Policy.Deadline = cfg.Measure.Deadline + time.Duration(o.Policy.Samples-1)*cfg.Measure.Interval
+	if c.IsSet("timeout") {
+		if o.Policy.Deadline = c.Duration("timeout"); o.Policy.Deadline <= 0 {
+			return usageError{errors.New("--timeout must be more than 0")}
+		}
+	}
+	network := map[[2]bool]string{{true, false}: "ip4", {false, true}: "ip6"}[[2]bool{c.Bool("4"), c.Bool("6")}]
+	for i := range o.Servers {
+		o.Servers[i].NTS.Network = network
+	}
+	o.Clock = clock.New()
+	r, err := measure(c, o, func(client *timesync.Client) (*report.Report, error) { return client.Query(c.Context) })
+	if err != nil {
+		return err
+	}
+	return tell(c, r)
+}
+
+func syncAction(c *cli.Context) error {
+	cfg, err := loadConfig(c, fileReader())
+	if err != nil {
+		return err
+	}
+	o, err := options(c, cfg)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"wait", "random-delay", "max-step"} {
+		if c.Duration(name) < 0 {
+			return usageError{fmt.Errorf("--%s must not be negative", name)}
+		}
+	}
+	if c.IsSet("max-step") {
+		o.Policy.MaxStep = c.Duration("max-step")
+	}
+	o.StateDir = stateDir(cfg)
+	o.MachineID, o.BootID = identity("/etc/machine-id"), identity("/proc/sys/kernel/random/boot_id")
+	o.Clock = clock.New()
+	if c.Bool("dry-run") {
+		o.Clock = clock.DryRun{Kernel: clock.New()}
+	}
+	r, err := measure(c, o, func(client *timesync.Client) (*report.Report, error) {
+		return client.Sync(c.Context, timesync.SyncOptions{
+			DryRun: c.Bool("dry-run"), Wait: c.Duration("wait"), Delay: c.Duration("random-delay"),
+		})
+	})
+	if errors.Is(err, clock.ErrNotPermitted) && r != nil { // found out only by trying
+		r.Result, r.ReasonCode, r.Reason, err = report.NotPermitted, "not_permitted", err.Error(), nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.Bool("quiet") && r.Result == report.Agreed {
+		return nil
+	}
+	return tell(c, r)
+}
+
+// queryConfig is the configuration of a query: its hosts' own, or the file's.
+func queryConfig(c *cli.Context) (*config.Config, error) {
+	if c.NArg() > 0 {
+		return config.ForHosts(c.Args().Slice(), c.String("ca"), config.ReadFile)
+	}
+	if c.IsSet("ca") {
+		return nil, usageError{errors.New("--ca goes with hosts on the command line; in a configuration it is `ca_file`")}
+	}
+	return loadConfig(c, config.ReadFile)
+}
+
+// options turn the configuration into what timesync wants.
+func options(c *cli.Context, cfg *config.Config) (timesync.Options, error) {
+	o := timesync.Options{Policy: policy(cfg)}
+	if c.IsSet("proxy") || cfg.Proxy != "" { // above all, nothing goes out directly that should not
+		return o, usageError{errors.New("a proxy is set, and this version has no support for one: nothing was sent")}
+	}
+	if cfg.Bind != "" {
+		return o, usageError{errors.New("`bind` is set, and this version has no support for it: nothing was sent")}
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return o, usageError{fmt.Errorf("--log-level must be debug, info, warn or error, not %q", c.String("log-level"))}
+	}
+	o.Log = logger(c.App.ErrWriter, level)
+	system := false
+	for _, s := range cfg.Servers {
+		server := timesync.Server{
+			Name: s.Name(), Operator: s.Operator, Binding: timesync.Binding(s.Host, s.Port, s.CA, s.Pins),
+			NTS: nts.Options{Host: s.Host, Port: s.Port, IPs: s.IPs, Pins: s.Pins},
+		}
+		if s.CA != nil {
+			server.NTS.Roots = x509.NewCertPool()
+			server.NTS.Roots.AppendCertsFromPEM(s.CA)
+		}
+		system = system || s.CA == nil
+		o.Servers = append(o.Servers, server)
+	}
+	if system { // read while names are looked up, and not after
+		go x509.SystemCertPool()
+	}
+	return o, nil
+}
+
+func policy(cfg *config.Config) timesync.Policy {
+	m := cfg.Measure
+	return timesync.Policy{
+		Samples: m.Samples, Interval: m.Interval, AnswerTimeout: m.AnswerTimeout,
+		Deadline:    m.Deadline + time.Duration(m.Samples-1)*m.Interval,
+		MaxDistance: m.MaxDistance, MinOperators: cfg.Agreement.MinOperators,
+		Strict: cfg.Bootstrap.Strict, Built: built(),
+		Limits: timesync.Limits{
+			StepAbove: cfg.Clock.StepAbove, MaxStep: cfg.Clock.MaxStep,
+			Step: timesync.StepPolicy(cfg.Clock.Step), Bootstrap: cfg.Bootstrap.MinOperators,
+		},
+	}
+}
+
+// measure runs a client, with its progress shown on a terminal where that
+// takes longer than people like to wait for nothing.
+func measure(c *cli.Context, o timesync.Options, do func(*timesync.Client) (*report.Report, error)) (*report.Report, error) {
+	p := newProgress(c.App.ErrWriter, len(o.Servers))
+	defer p.stop()
+	o.Progress = p.show
+	return do(timesync.New(o))
+}
+
+// tell prints a report and hands on what it came to.
+func tell(c *cli.Context, r *report.Report) error {
+	out := c.App.Writer
+	write := func() error { return r.WriteText(out, style(out)) }
+	if c.Bool("json") {
+		write = func() error { return r.WriteJSON(out) }
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	if r.Result != report.Agreed {
+		return exitResult(r.Result)
+	}
+	return nil
+}
+
+// logger writes lines for people and journals, which have the time themselves.
+func logger(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+// identity is the content of a small file of the system, or nothing.
+func identity(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil || len(data) > 128 {
+		return ""
+	}
+	return string(data)
+}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package main
+
+func terminalWidth(uintptr) (int, bool) { return 0, false }
