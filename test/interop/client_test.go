@@ -107,7 +107,14 @@ func configure(t *testing.T, entries []entry, more string) string {
 // run runs ntsclient and returns its report; the exit code must be as given.
 func run(t *testing.T, config string, wantExit int, args ...string) report.Report {
 	t.Helper()
-	c := exec.Command(Binary(), append([]string{"--config", config}, args...)...)
+	return runUnder(t, nil, config, wantExit, args...)
+}
+
+// runUnder runs ntsclient as the last arguments of another command.
+func runUnder(t *testing.T, prefix []string, config string, wantExit int, args ...string) report.Report {
+	t.Helper()
+	command := append(append(prefix, Binary(), "--config", config), args...)
+	c := exec.Command(command[0], command[1:]...)
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
 	err := c.Run()

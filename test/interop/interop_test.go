@@ -4,6 +4,8 @@ package interop
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +83,7 @@ func checkServer(t *testing.T, got report.Server, s *Server, ip string) {
 		{"leap", got.Leap, "none"},
 		{"timestamps", got.Timestamps, "kernel"},
 		{"subject", got.Certificate.Subject, name},
-		{"issuer", got.Certificate.Issuer, "Interop Issuing CA"},
+		{"issuer", got.Certificate.Issuer, "CN=Interop Issuing CA"},
 		{"not_before", got.Certificate.NotBefore.String(), s.Identity.NotBefore.String()},
 		{"not_after", got.Certificate.NotAfter.String(), s.Identity.NotAfter.String()},
 		{"counts", fmt.Sprint(got.Stratum, got.Cookies, got.Samples, got.KeyExchange), "1 8 1 true"},
@@ -141,6 +143,34 @@ func TestNoAgreement(t *testing.T) {
 		r := run(t, configure(t, l.entries(servers, "127.0.0.1"), ""), 3, args...)
 		if r.Result != report.NoAgreement || r.Agreement != nil || r.Action != report.None {
 			t.Errorf("result %s, agreement %v, action %s", r.Result, r.Agreement, r.Action)
+		}
+	}
+}
+
+// A dry run says what it would do and calls nothing that sets a clock, as
+// strace sees it: clock_adjtime without modes only reads.
+func TestDryRun(t *testing.T) {
+	l := newLab(t)
+	servers := l.start(t, Liar, Liar)
+	cache, err := Cache()
+	check(t, err)
+	trace := filepath.Join(t.TempDir(), "trace")
+	r := runUnder(t, []string{
+		filepath.Join(cache, "strace"), "-f", "-o", trace,
+		"-e", "trace=adjtimex,clock_adjtime,clock_settime,settimeofday,execve",
+	}, configure(t, l.entries(servers, "127.0.0.1"), ""), 0, "sync", "--dry-run", "--json")
+	if !r.DryRun || r.Result != report.Agreed || r.Action != report.Step || abs(r.Offset-seconds(0.5)) > r.Uncertainty {
+		t.Errorf("dry run %v, result %s, action %s", r.DryRun, r.Result, r.Action)
+	}
+	text, err := os.ReadFile(trace)
+	check(t, err)
+	if !strings.Contains(string(text), "execve(") {
+		t.Fatalf("no trace: %s", text)
+	}
+	for line := range strings.Lines(string(text)) {
+		adjusts := strings.Contains(line, "modes=") && !strings.Contains(line, "modes=0,")
+		if adjusts || strings.Contains(line, "settime") {
+			t.Errorf("a dry run sets the clock: %s", line)
 		}
 	}
 }
@@ -236,8 +266,9 @@ func TestKeysLost(t *testing.T) {
 	}
 }
 
-// NTPsec as Debian ships it limits the rate. The default settings never make it
-// kiss; that it does kiss is shown by asking it too fast.
+// NTPsec limits the rate, as Debian ships it to 1 packet a second after a burst
+// of 20; here after 2. The default settings never make it kiss, whatever the
+// number of samples; that it does kiss is shown by asking it too fast.
 func TestRateLimit(t *testing.T) {
 	l := newLab(t)
 	if !Isolated() {
@@ -247,7 +278,7 @@ func TestRateLimit(t *testing.T) {
 		interval string
 		all      bool
 	}{{"", true}, {`interval = "10ms"`, false}} {
-		s := &Server{Kind: NTPsec, Identity: l.issuing.Issue(t, name, -1, 10), Extra: "restrict default kod limited"}
+		s := &Server{Kind: NTPsec, Identity: l.issuing.Issue(t, name, -1, 10), Extra: "restrict default kod limited\nlimit burst 2"}
 		s.Start(t)
 		config := configure(t, l.entries([]*Server{s}, "127.0.0.1"), "[measure]\nsamples = 3\n"+c.interval)
 		r := run(t, config, 0, "query", "--json")
