@@ -1,0 +1,70 @@
+# make            the program: static, stripped, stamped, reproducible
+# make demo       see it work, on loopback servers, one of them lying
+# make test       all tests that need nothing but Go (others say why they skip)
+# make interop    against real servers (fetched from Debian's packages)
+# make vmtest     on a real kernel with a wrong clock, in qemu
+# make lint fuzz bench long cross tidy
+
+version := $(shell git describe --tags --always --dirty 2>/dev/null)
+date    := $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
+tags    := urfave_cli_no_docs
+stamp   := -s -w -buildid= -X main.version=$(version) -X main.commitDate=$(date)
+build   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags $(tags) -ldflags '$(stamp)'
+tool    := go tool -modfile=tools/go.mod
+T       := 15s
+
+.PHONY: ntsclient demo test race interop vmtest vmtest-long lint fuzz bench long cross tidy
+
+ntsclient:
+	$(build) -o $@ .
+
+demo:
+	@go run ./test/demo
+
+test:
+	go test ./...
+	cd test/siv && go test ./...
+
+race:
+	go test -race -short $$(go list ./... | grep -v /test/)
+
+interop:
+	test/interop/prepare
+	go test -count=1 ./test/interop
+
+vmtest:
+	test/vm/prepare
+	go test -count=1 -timeout 20m ./test/vm
+
+vmtest-long:
+	test/vm/prepare long
+	LONG=1 go test -count=1 -timeout 60m ./test/vm
+
+lint:
+	@out=$$($(tool) gofumpt -l .); test -z "$$out" || { echo "gofumpt:"; echo "$$out"; exit 1; }
+	go vet ./...
+	$(tool) staticcheck ./...
+
+# Each target for T; crashers become seeds.
+fuzz:
+	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		grep -o '^func Fuzz[A-Za-z0-9]*' "$$file" | while read -r _ target; do \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(T) "./$$(dirname "$$file")" || exit 1; \
+		done || exit 1; \
+	done
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./nts/... ./timesync/...
+	go run ./test/bench
+
+# Every machine that the program is for, and those that it need only build for.
+cross:
+	for target in arm64 arm 386; do GOARCH=$$target GOARM=6 $(build) -o /dev/null . || exit 1; done
+	for os in darwin freebsd windows; do GOOS=$$os $(build) -o /dev/null . || exit 1; done
+
+long: vmtest-long
+	$(MAKE) fuzz T=1m
+
+tidy:
+	go mod tidy
+	cd test/siv && go mod tidy
