@@ -5,6 +5,7 @@
 //
 //	guest run NAME [-uid N] COMMAND…   runs it, as root or with no capability as another user
 //	guest set SECONDS                  sets the clock to so many seconds after 1970
+//	guest shift MILLISECONDS           moves a synchronized clock, which it stays
 //	guest setcap FILE                  gives the file cap_sys_time=ep
 //	guest exit N                       ends the machine
 package main
@@ -34,7 +35,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: guest run|set|setcap|exit …")
+		return errors.New("usage: guest run|set|shift|setcap|exit …")
 	}
 	switch args[0] {
 	case "set":
@@ -44,6 +45,15 @@ func run(args []string) error {
 		}
 		tv := unix.NsecToTimeval(seconds * 1e9)
 		return unix.Settimeofday(&tv)
+	case "shift":
+		ms, err := strconv.ParseInt(args[1], 10, 32)
+		if err != nil {
+			return err
+		}
+		state := unix.Timex{Modes: unix.ADJ_SETOFFSET | unix.ADJ_STATUS | unix.ADJ_MAXERROR}
+		state.Time = unix.NsecToTimeval(ms * 1e6)
+		_, err = unix.Adjtimex(&state)
+		return err
 	case "setcap": // struct vfs_cap_data: revision 2 and effective; permitted and inheritable, twice 32 bits
 		attr := binary.LittleEndian.AppendUint32(nil, 0x02000000|1)
 		attr = binary.LittleEndian.AppendUint32(attr, 1<<unix.CAP_SYS_TIME)
