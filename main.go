@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -32,6 +33,9 @@ const (
 )
 
 func main() {
+	// One round makes little garbage and is over soon: with 50 servers,
+	// collecting it as often as usual costs a quarter of the time.
+	debug.SetGCPercent(400)
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 
