@@ -169,7 +169,9 @@ func (f *fleet) query(n int) []string {
 // verify sees to it that ntsclient does the whole work before it is measured.
 func (f *fleet) verify(n int) {
 	args := f.query(n)
-	out, err := exec.Command(args[0], args[1:]...).Output()
+	c := exec.Command(args[0], args[1:]...)
+	c.Stderr = os.Stderr
+	out, err := c.Output()
 	f.check(err)
 	var r report.Report
 	f.check(json.Unmarshal(out, &r))

@@ -130,9 +130,10 @@ func command(stage, name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// Build makes a package of this module as it is shipped: static and stripped.
+// Build makes a package of this module as make does, but for the stamps.
 func Build(file, pkg string) error {
-	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, pkg)
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false",
+		"-tags=urfave_cli_no_docs", "-ldflags=-s -w -buildid=", "-o", file, pkg)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)

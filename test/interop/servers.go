@@ -125,10 +125,10 @@ func (s *Server) choosePorts(t T) {
 		s.KE, s.NTP = 4460, 123
 		return
 	}
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	tcp, err := net.Listen("tcp", join(s.Listen[0], 0))
 	check(t, err)
 	defer tcp.Close()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	udp, err := net.ListenPacket("udp", join(s.Listen[0], 0))
 	check(t, err)
 	defer udp.Close()
 	s.KE, s.NTP = tcp.Addr().(*net.TCPAddr).Port, udp.LocalAddr().(*net.UDPAddr).Port
