@@ -49,13 +49,15 @@ lint:
 fuzz:
 	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
 		grep -o '^func Fuzz[A-Za-z0-9]*' "$$file" | while read -r _ target; do \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(T) "./$$(dirname "$$file")" || exit 1; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(T) -fuzzminimizetime 10x "./$$(dirname "$$file")" || exit 1; \
 		done || exit 1; \
 	done
 
-bench:
+bench: ntsclient
+	test/interop/prepare
 	go test -run '^$$' -bench . -benchmem ./nts/... ./timesync/...
-	go run ./test/bench
+	NTSCLIENT_BINARY=$(CURDIR)/ntsclient go run ./test/bench
+	NTSCLIENT_BINARY=$(CURDIR)/ntsclient go run ./test/bench -rtt 20ms -memory 4
 
 # Every machine that the program is for, and those that it need only build for.
 cross:
