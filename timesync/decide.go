@@ -41,32 +41,43 @@ type Decision struct {
 	Reason  string
 }
 
-// decide is the contract's section Setting the clock.
+// decide chooses between step, slew and nothing.
 func (l *Limits) decide(f finding) Decision {
 	size := f.offset.Abs()
-	if size > l.MaxStep && !f.bootstrapped && !(f.first && f.operators >= l.Bootstrap) {
-		d := Decision{Action: report.None, Refused: true, Code: "exceeds_max_step"}
-		d.Reason = fmt.Sprintf("the correction of %s exceeds max_step (%v); `--max-step` allows more for once",
-			inWords(f.offset), l.MaxStep)
-		if f.first {
-			d.Reason = fmt.Sprintf("the first correction of %s exceeds max_step (%v), and %d of the %d operators needed for that agree; "+
-				"add servers, or accept fewer with `[bootstrap] min_operators = %d`",
-				inWords(f.offset), l.MaxStep, f.operators, l.Bootstrap, f.operators)
+	if size > l.MaxStep {
+		if reason := l.tooLarge(f); reason != "" {
+			return Decision{Action: report.None, Refused: true, Code: "exceeds_max_step", Reason: reason}
 		}
-		return d
 	}
 	large := size > max(l.StepAbove, f.uncertainty)
 	switch {
 	case l.Step == StepNever && (large || f.first):
-		return Decision{Action: report.Slew, Code: "step_never", Reason: "slewed, as [clock] step says \"never\""}
+		return Decision{Action: report.Slew, Code: "step_never", Reason: "slewed, as `[clock] step` says \"never\""}
 	case f.first: // what waits for a synchronized clock is woken by its being set
 		return Decision{Action: report.Step, Code: "first_correction", Reason: "the first correction since boot is a step"}
-	case large && l.Step == StepFirst:
-		return Decision{Action: report.Slew, Code: "step_first", Reason: "slewed, as [clock] step says \"first\""}
+	case large && l.Step == StepFirst && !f.bootstrapped:
+		return Decision{Action: report.Slew, Code: "step_first", Reason: "slewed, as `[clock] step` says \"first\""}
 	case large:
 		return Decision{Action: report.Step}
 	}
 	return Decision{Action: report.Slew}
+}
+
+// tooLarge is why a correction over MaxStep is refused, with the mend; empty
+// if it is not.
+func (l *Limits) tooLarge(f finding) string {
+	exceeds := fmt.Sprintf("correction of %s exceeds max_step (%v)", inWords(f.offset), l.MaxStep)
+	switch {
+	case !f.bootstrapped && !f.first:
+		return "the " + exceeds + "; `--max-step` allows more for once"
+	case !f.bootstrapped && f.operators < l.Bootstrap:
+		return fmt.Sprintf("the first %s, and %d of the %d operators needed for that agree; "+
+			"add servers of other operators, or accept fewer with `[bootstrap] min_operators = %d`",
+			exceeds, f.operators, l.Bootstrap, f.operators)
+	case l.Step == StepNever: // at 500 µs/s that would never end
+		return "the first " + exceeds + " and cannot be slewed; `[clock] step = \"first\"` allows to step it"
+	}
+	return ""
 }
 
 // inWords is a duration as people say it: days and years where it is long.

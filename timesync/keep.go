@@ -18,7 +18,7 @@ const lockWait = 30 * time.Second
 // open takes the state directory and hands each source what was saved for it.
 // It tells whether a loop holds it: then nothing is kept and the clock is not
 // ours. Without a directory that can be used all goes on, from nothing.
-func (c *Client) open(ctx context.Context, wait time.Duration, doubt bool) (loop bool, err error) {
+func (c *Client) open(ctx context.Context, wait time.Duration) (loop bool, err error) {
 	if c.StateDir == "" {
 		return false, nil
 	}
@@ -39,8 +39,8 @@ func (c *Client) open(ctx context.Context, wait time.Duration, doubt bool) (loop
 	for _, s := range c.sources {
 		if saved := c.saved.Servers[s.Name]; saved != nil && saved.Binding == s.Binding {
 			s.state = saved
-			if !doubt && s.expired(time.Now()) {
-				saved.Session = nil
+			if !c.first && s.expired(time.Now()) {
+				saved.dropSession()
 			}
 		}
 		states[s.Name] = s.state
@@ -59,12 +59,40 @@ func (c *Client) withdraw() {
 	if err := c.store.Withdraw(c.Policy.Samples + tries); err != nil {
 		c.Log.Warn("saved cookies cannot be used", "error", err)
 		for _, s := range c.sources {
-			s.state.Session = nil
+			s.state.dropSession()
 		}
 	}
 }
 
-// keep saves what a round taught.
+// settle keeps in memory what the round taught: agreed times of key
+// exchanges, dated chains, and, if it was not interrupted, back-offs.
+func (c *Client) settle(r *round, ballots []*ballot, whole bool) {
+	now := r.now
+	if r.err == nil {
+		now = now.Add(r.Offset)
+	}
+	online := slices.ContainsFunc(r.measured, func(m *measurement) bool { return !m.waiting && !m.absent() })
+	for i, m := range r.measured {
+		s := m.state
+		switch {
+		case m.sample != nil:
+			s.Backoff = nil
+			s.Addrs = addAddr(s.Addrs, m.session)
+		case m.keyExchange && online && whole: // even if it worked: RFC 8915 §4.2
+			e := tellError(m.err)
+			s.Backoff = s.Backoff.Failed(now, e.Stage, e.Code, e.Message)
+		}
+		if r.err != nil || s.Session == nil || s.Dated {
+			continue
+		}
+		if s.Born.IsZero() {
+			s.Born = now
+		}
+		s.Dated = ballots[i].passed || m.NTS.VerifyChain(&s.Session.Chain, now) == nil
+	}
+}
+
+// keep saves what a round taught, and its report.
 func (c *Client) keep(r *round) {
 	if c.store == nil {
 		return
@@ -72,15 +100,22 @@ func (c *Client) keep(r *round) {
 	if r.report.Result == report.Agreed {
 		c.saved.Agreed = &AgreedTime{Time: r.report.Time, Uncertainty: r.Uncertainty, BootID: c.BootID}
 	}
+	c.save()
 	var text bytes.Buffer
-	err := c.store.Save()
-	if err == nil {
-		err = r.report.WriteJSON(&text)
-	}
+	err := r.report.WriteJSON(&text)
 	if err == nil {
 		err = c.store.SaveReport(text.Bytes())
 	}
 	if err != nil {
+		c.Log.Warn("report not saved", "error", err)
+	}
+}
+
+func (c *Client) save() {
+	if c.store == nil {
+		return
+	}
+	if err := c.store.Save(); err != nil {
 		c.Log.Warn("state not saved", "error", err)
 	}
 }

@@ -1,6 +1,7 @@
 package timesync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,10 @@ const (
 	drift = 100e-6
 	// stampError is what the kernel's stamps may be off.
 	stampError = time.Microsecond
+	// rateRest and denyRest are how long a server is left alone that asked for
+	// fewer requests, or for none (RFC 5905 §7.4).
+	rateRest = 64 * time.Second
+	denyRest = time.Hour
 )
 
 // Server is one configured server.
@@ -35,76 +40,163 @@ type source struct {
 	Server
 	state    *ServerState
 	lastSent time.Time // to keep the interval
+	leaf     time.Time // latest notBefore of the leaf certificates verified; zero: none
+	restsTo  time.Time // it is not asked before
+	kiss     *nts.Error
 }
 
 // measurement is what one round got out of one server.
 type measurement struct {
 	*source
-	err         error       // why there is no sample
-	sample      *nts.Sample // the one with the least delay
-	samples     int
+	err         error         // why there is no sample
+	sample      *nts.Sample   // the one with the least delay
+	session     *nts.Session  // that all samples came by
+	dated       bool          // its chain was valid at an agreed time before
+	samples     int           // authenticated answers
 	jitter      time.Duration // of the other samples' offsets around it
 	keyExchange bool          // one was tried in this round
-	verified    bool          // and its chain is right, but perhaps for the dates
+	verified    bool          // and it worked, with a chain that is right, but perhaps for the dates
+	early       error         // that chain is not valid yet at the local clock, which was not in doubt
+	waiting     bool          // it was not asked, as it rests
 }
 
 // measure gets the samples of one round. It ends when ctx does.
-func (s *source) measure(ctx context.Context, p *Policy, deferDates bool) *measurement {
+func (s *source) measure(ctx context.Context, p *Policy, doubt bool) *measurement {
 	m := &measurement{source: s}
 	var all []*nts.Sample
 	for lost := 0; len(all) < p.Samples && lost < tries; {
-		if m.err = m.prepare(ctx, deferDates); m.err != nil {
+		if err := m.prepare(ctx, p, doubt); err != nil {
+			m.err = err
 			break
 		}
 		if !s.pause(ctx, p.Interval) {
-			m.err = &nts.Error{Stage: nts.StageExchange, Code: nts.Deadline, Err: errors.New("the round's time is over")}
+			// What went wrong before tells more.
+			m.err = cmp.Or(m.err, error(&nts.Error{
+				Stage: nts.StageExchange, Code: nts.Deadline, Err: errors.New("the round's time is over"),
+			}))
 			break
 		}
 		sample, err := s.ask(ctx, p.AnswerTimeout)
-		m.err = err
 		switch {
 		case err == nil && !m.keyExchange && s.expired(sample.T3):
-			s.state.Session = nil
+			s.state.dropSession()
 		case err == nil:
+			m.session, m.dated = s.state.Session, s.state.Dated
 			all = append(all, sample)
-		case nts.CodeOf(err) == nts.ExchangeNAK && !m.keyExchange:
-			s.state.Session = nil // one new key exchange, and not a second
-		case nts.CodeOf(err) == nts.ExchangeNAK, nts.CodeOf(err) == nts.ExchangeKiss:
-			lost = tries
 		default:
-			lost++
+			m.err = err
+			if lost++; m.over(err, len(all)) {
+				lost = tries
+			}
 		}
 	}
 	m.choose(all)
 	return m
 }
 
+// over tells whether a round with this server ends by err.
+func (m *measurement) over(err error, samples int) bool {
+	var e *nts.Error
+	errors.As(err, &e)
+	switch nts.CodeOf(err) {
+	case nts.ExchangeNAK: // one new key exchange (RFC 8915 §5.7), and not a second
+		m.state.dropSession()
+		return m.keyExchange || samples > 0
+	case nts.ExchangeKiss:
+		m.kiss, m.restsTo = e, time.Now().Add(denyRest)
+		if e.Kiss == "RATE" {
+			m.restsTo = time.Now().Add(rateRest)
+		}
+		return true
+	}
+	return false
+}
+
 // prepare sees to a session with cookies, by at most one key exchange a round
 // and none before the back-off allows it.
-func (m *measurement) prepare(ctx context.Context, deferDates bool) error {
-	if s := m.state.Session; s != nil && s.Ready() {
+func (m *measurement) prepare(ctx context.Context, p *Policy, doubt bool) error {
+	if left := time.Until(m.restsTo); left > 0 {
+		m.waiting = true
+		return resting(*m.kiss, left)
+	}
+	s := m.state.Session
+	if s != nil && !m.keyExchange && !doubt && !m.state.Dated && !s.Chain.Holds(time.Now()) {
+		m.state.dropSession() // it was made when dates were in doubt, and never dated
+		s = nil
+	}
+	if s != nil && s.Ready() {
 		return nil
 	}
 	if m.keyExchange {
-		return m.err
+		return cmp.Or(m.err, error(&nts.Error{
+			Stage: nts.StageExchange, Code: nts.KENoCookies, Err: errors.New("the server gives too few cookies"),
+		}))
 	}
 	if left := m.state.Backoff.Remaining(time.Now()); left > 0 {
 		b := m.state.Backoff
-		return &nts.Error{
-			Stage: nts.Stage(b.Stage), Code: nts.Code(b.Code),
-			Err: fmt.Errorf("%s (not asked again for %v)", b.Message, left.Round(time.Second)),
-		}
+		m.waiting = true
+		return resting(nts.Error{Stage: nts.Stage(b.Stage), Code: nts.Code(b.Code), Err: errors.New(b.Message)}, left)
 	}
 	m.keyExchange = true
+	return m.exchangeKeys(ctx, p, doubt)
+}
+
+// resting is e, told while the server is left alone.
+func resting(e nts.Error, left time.Duration) error {
+	e.Err = fmt.Errorf("%w (not asked again for %v)", e.Err, max(left.Round(time.Second), time.Second))
+	return &e
+}
+
+// exchangeKeys makes a new session. Dates are put off even where they are not
+// in doubt: that all certificates are not valid yet is what brings them into
+// doubt (see allEarly).
+func (m *measurement) exchangeKeys(ctx context.Context, p *Policy, doubt bool) error {
 	o := m.NTS
-	o.DeferDates, o.Fallback = deferDates, m.state.Addrs
+	o.DeferDates, o.Fallback = !p.Strict, m.state.Addrs
 	session, err := nts.KeyExchange(ctx, &o)
 	if err != nil {
 		return err
 	}
+	if now := time.Now(); !doubt && !session.Chain.Holds(now) {
+		err := m.NTS.VerifyChain(&session.Chain, now)
+		if err != nil && nts.CodeOf(err) != nts.CertificateNotYetValid {
+			return err
+		}
+		m.early = err
+	}
 	m.verified = true
-	m.state.Session, m.state.Dated, m.state.Born = session, false, time.Time{}
+	if leaf, err := session.Chain.Leaf(); err == nil && leaf.NotBefore.After(m.leaf) {
+		m.leaf = leaf.NotBefore
+	}
+	m.state.dropSession()
+	m.state.Session = session
 	return nil
+}
+
+// refuse takes back what a chain brought that is not valid yet, where that was
+// no reason to doubt the clock.
+func (m *measurement) refuse() {
+	m.state.dropSession()
+	m.sample, m.session, m.err = nil, nil, m.early
+}
+
+// absent tells whether nothing of this round says that there is a network: no
+// name, no way, and nobody who answers in time.
+func (m *measurement) absent() bool {
+	if m.err == nil || m.verified {
+		return false
+	}
+	switch nts.CodeOf(m.err) {
+	case nts.DNSNotFound, nts.DNSFailed, nts.ConnectUnreachable, nts.ConnectTimeout, nts.ExchangeTimeout:
+		return true
+	}
+	return false
+}
+
+// unreached tells whether the server had no occasion to show a certificate.
+func (m *measurement) unreached() bool {
+	var e *nts.Error
+	return m.waiting || m.absent() || errors.As(m.err, &e) && (e.Stage == nts.StageDNS || e.Stage == nts.StageConnect)
 }
 
 // expired tells by an answer's own time whether the keys it came by are too
@@ -118,14 +210,7 @@ func (s *source) pause(ctx context.Context, interval time.Duration) bool {
 	if s.lastSent.IsZero() {
 		return ctx.Err() == nil
 	}
-	timer := time.NewTimer(interval - time.Since(s.lastSent))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
+	return sleep(ctx, interval-time.Since(s.lastSent)) && ctx.Err() == nil
 }
 
 func (s *source) ask(ctx context.Context, timeout time.Duration) (*nts.Sample, error) {

@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
+	"path/filepath"
 	"time"
 
-	"ntsclient/nts"
 	"ntsclient/timesync/report"
 )
 
@@ -30,7 +29,7 @@ type Policy struct {
 	Samples       int
 	Interval      time.Duration // between two requests to one server
 	AnswerTimeout time.Duration
-	Deadline      time.Duration // of a round with one sample
+	Deadline      time.Duration // of a whole round, with all its samples
 	MaxDistance   time.Duration
 
 	MinOperators int       // that must agree
@@ -47,7 +46,7 @@ type Options struct {
 	StateDir string // empty: nothing is kept
 	// MachineID tells a cloned image from its origin.
 	MachineID, BootID string
-	Log               *slog.Logger
+	Log               *slog.Logger       // nil: nobody is told
 	Progress          func(done, of int) // called as servers are done with; may be nil
 }
 
@@ -59,25 +58,43 @@ type Client struct {
 	saved   *Saved
 	command string // that runs, for the report
 	dryRun  bool
+	first   bool          // nothing has set the kernel's clock since boot
+	doubt   bool          // so, or for what the servers showed, it may be too wrong to date certificates
+	retry   time.Duration // before the second round; grows to 15 times that
 }
 
 // New makes a Client. Nothing is sent or read yet.
 func New(o Options) *Client {
-	c := &Client{Options: o, saved: &Saved{}}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Client{Options: o, saved: &Saved{}, retry: time.Second}
 	for _, s := range o.Servers {
 		c.sources = append(c.sources, &source{Server: s, state: &ServerState{Binding: s.Binding}})
 	}
 	return c
 }
 
-// Query measures once and says what is agreed on. It touches nothing.
-func (c *Client) Query(ctx context.Context) (*report.Report, error) {
+// judge asks the kernel whether its clock may be too wrong to date
+// certificates. It is done once, before anything is measured.
+func (c *Client) judge() error {
 	maxError, err := c.Clock.MaxError()
 	if err != nil {
+		return err
+	}
+	c.first = maxError >= unsynchronized
+	c.doubt = c.first && !c.Policy.Strict
+	return nil
+}
+
+// Query measures once and says what is agreed on. It touches nothing.
+func (c *Client) Query(ctx context.Context) (*report.Report, error) {
+	c.command = "query"
+	// Where no kernel says how wrong it is, dates are not in doubt.
+	if err := c.judge(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return nil, err
 	}
-	c.command = "query"
-	r := c.once(ctx, maxError >= unsynchronized)
+	r := c.once(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -107,26 +124,26 @@ func (c *Client) Sync(ctx context.Context, o SyncOptions) (*report.Report, error
 			ReasonCode: "not_permitted", Reason: err.Error(),
 		}, nil
 	}
-	maxError, err := c.Clock.MaxError()
-	if err != nil {
-		return nil, err
-	}
 	if o.Delay > 0 && !sleep(ctx, rand.N(o.Delay)) {
 		return nil, context.Cause(ctx)
 	}
-	first := maxError >= unsynchronized
-	loop, err := c.open(ctx, o.Wait, first && !c.Policy.Strict)
+	if err := c.judge(); err != nil {
+		return nil, err
+	}
+	loop, err := c.open(ctx, o.Wait)
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
-	r, err := c.await(ctx, first, time.Now().Add(o.Wait))
+	r, err := c.await(ctx, time.Now().Add(o.Wait))
 	if err != nil {
-		c.keep(r)
+		c.save() // what was learned, but no report of half a round
 		return nil, err
 	}
 	if loop {
-		r.report.ReasonCode, r.report.Reason = "loop_running", "a running loop keeps this clock"
+		if r.err == nil {
+			r.report.ReasonCode, r.report.Reason = "loop_running", "a running loop keeps this clock"
+		}
 		return r.report, nil
 	}
 	err = c.correct(r)
@@ -135,11 +152,11 @@ func (c *Client) Sync(ctx context.Context, o SyncOptions) (*report.Report, error
 }
 
 // await measures until there is an agreement, or until end.
-func (c *Client) await(ctx context.Context, first bool, end time.Time) (*round, error) {
-	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
-		r := c.once(ctx, first)
+func (c *Client) await(ctx context.Context, end time.Time) (*round, error) {
+	for pause := c.retry; ; pause = min(2*pause, 15*c.retry) {
+		r := c.once(ctx)
 		if ctx.Err() != nil {
-			return r, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 		left := time.Until(end)
 		if r.err == nil || left <= 0 {
@@ -147,7 +164,7 @@ func (c *Client) await(ctx context.Context, first bool, end time.Time) (*round, 
 		}
 		c.Log.Info("trying again", "in", min(pause, left), "reason", r.report.Reason)
 		if !sleep(ctx, min(pause, left)) {
-			return r, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
 }
@@ -180,7 +197,9 @@ func (c *Client) correct(r *round) error {
 		set = c.Clock.Step
 	}
 	if err := set(r.Offset, r.Uncertainty, r.Spread); err != nil {
-		return fmt.Errorf("correcting the clock: %w", err)
+		err = fmt.Errorf("correcting the clock: %w", err)
+		r.report.ReasonCode, r.report.Reason = "clock_failed", err.Error()
+		return err
 	}
 	r.report.Action = d.Action
 	return nil
@@ -195,48 +214,40 @@ type round struct {
 	now      time.Time // the moment that all offsets refer to
 }
 
-// once measures and votes. First says that nothing has set the kernel's clock
-// since boot, so that it cannot date certificates.
-func (c *Client) once(ctx context.Context, first bool) *round {
+// once measures, votes and decides.
+func (c *Client) once(ctx context.Context) *round {
 	c.withdraw()
-	doubt := first && !c.Policy.Strict
-	measured := c.ask(ctx, doubt)
-	if !doubt && !c.Policy.Strict && allNotYetValid(measured) {
-		doubt = true
-		measured = c.ask(ctx, doubt)
-	}
-	now := time.Now()
+	measured := c.ask(ctx)
+	c.judgeDates(measured)
+	r := &round{measured: measured, now: time.Now()}
 	ballots := make([]*ballot, len(measured))
 	for i, m := range measured {
-		ballots[i] = m.ballot(now, c.Policy.MaxDistance)
+		ballots[i] = m.ballot(r.now, c.Policy.MaxDistance, c.doubt)
 	}
-	e := c.electorate(measured, doubt)
-	r := &round{measured: measured, now: now, election: e.elect(ballots, now)}
+	r.election = c.electorate().elect(ballots, r.now)
 	if r.err == nil {
 		r.decision = c.Policy.decide(finding{
 			offset: r.Offset, uncertainty: r.Uncertainty, operators: r.Operators,
-			first: first, bootstrapped: r.bootstrapped,
+			first: c.first, bootstrapped: r.bootstrapped,
 		})
 	}
 	r.report = c.tell(r, ballots)
-	c.settle(r)
+	c.settle(r, ballots, ctx.Err() == nil)
 	return r
 }
 
 // ask asks all servers at once. Each has its own slot: one that fails ends no
 // other.
-func (c *Client) ask(ctx context.Context, deferDates bool) []*measurement {
-	p := &c.Policy
-	ctx, cancel := context.WithTimeout(ctx, p.Deadline+time.Duration(p.Samples-1)*p.Interval)
+func (c *Client) ask(ctx context.Context) []*measurement {
+	ctx, cancel := context.WithTimeout(ctx, c.Policy.Deadline)
 	defer cancel()
 	measured := make([]*measurement, len(c.sources))
 	done := make(chan struct{}, len(c.sources))
-	var all sync.WaitGroup
 	for i, s := range c.sources {
-		all.Go(func() {
-			measured[i] = s.measure(ctx, p, deferDates)
+		go func() {
+			measured[i] = s.measure(ctx, &c.Policy, c.doubt)
 			done <- struct{}{}
-		})
+		}()
 	}
 	for n := range c.sources {
 		<-done
@@ -244,95 +255,61 @@ func (c *Client) ask(ctx context.Context, deferDates bool) []*measurement {
 			c.Progress(n+1, len(c.sources))
 		}
 	}
-	all.Wait()
 	return measured
 }
 
-// allNotYetValid tells whether every server that could be reached failed as
-// its certificate is not yet valid: then it is the clock that is behind.
-// Certificates that look expired prove nothing: stolen old keys would, too.
-func allNotYetValid(measured []*measurement) bool {
-	reached := 0
+// judgeDates decides about chains that are not valid yet at a local clock that was
+// not in doubt: it is in doubt from now on if there are no others.
+func (c *Client) judgeDates(measured []*measurement) {
+	if allEarly(measured) {
+		c.doubt = true
+		c.Log.Info("the clock is in doubt: no server's certificate is valid yet")
+		return
+	}
 	for _, m := range measured {
-		if m.err != nil && absent(m.err) {
-			continue
+		if m.early != nil {
+			m.refuse()
 		}
-		reached++
-		if m.err == nil || nts.CodeOf(m.err) != nts.CertificateNotYetValid {
+	}
+}
+
+// allEarly tells whether every server that could be reached has a certificate
+// that is not valid yet: then it is the clock that is behind. Certificates
+// that look expired prove nothing: stolen old keys would, too.
+func allEarly(measured []*measurement) bool {
+	early := 0
+	for _, m := range measured {
+		switch {
+		case m.early != nil:
+			early++
+		case !m.unreached():
 			return false
 		}
 	}
-	return reached > 0
+	return early > 0
 }
 
-// absent tells whether err is the network's and not the server's.
-func absent(err error) bool {
-	switch nts.CodeOf(err) {
-	case nts.DNSNotFound, nts.DNSFailed, nts.ConnectUnreachable, nts.ConnectTimeout:
-		return true
-	}
-	return false
-}
-
-// electorate is who may vote, with the floor of this round.
-func (c *Client) electorate(measured []*measurement, doubt bool) *electorate {
+// electorate is who may vote, with the floor of this process.
+func (c *Client) electorate() *electorate {
 	p := &c.Policy
 	e := &electorate{
-		minimum: p.MinOperators, bootstrap: p.Bootstrap, maxStep: p.MaxStep,
-		doubt: doubt, floor: p.Built, floorFrom: "build",
-	}
-	operators := make(map[string]bool)
-	raise := func(t time.Time, from string) {
-		if t.After(e.floor) {
-			e.floor, e.floorFrom = t, from
-		}
+		minimum: p.MinOperators, bootstrap: p.Bootstrap, maxStep: p.MaxStep, doubt: c.doubt,
+		floor: floor{p.Built, "build", "the date of this program", ""},
 	}
 	if a := c.saved.Agreed; a != nil {
-		raise(a.Time.Add(-a.Uncertainty), "state")
+		e.floor.raise(floor{
+			a.Time.Add(-a.Uncertainty), "state", "the last agreed time",
+			"if that was wrong, delete " + filepath.Join(c.StateDir, stateName),
+		})
 	}
-	for _, m := range measured {
-		operators[m.Operator] = true
-		if m.verified {
-			if leaf, err := m.state.Session.Chain.Leaf(); err == nil {
-				raise(leaf.NotBefore, "certificates")
-			}
-		}
+	operators := make(map[string]bool)
+	for _, s := range c.sources {
+		operators[s.Operator] = true
+		e.floor.raise(floor{
+			s.leaf, "certificates", "the newest certificate, that of " + s.Name,
+			"if that is dated wrong, leave that server out",
+		})
 	}
 	e.operators = len(operators)
 	return e
-}
-
-// settle keeps in memory what the round taught: agreed times of key
-// exchanges, dated chains, back-offs.
-func (c *Client) settle(r *round) {
-	now := r.now
-	if r.err == nil {
-		now = now.Add(r.Offset)
-	}
-	offline := true
-	for _, m := range r.measured {
-		offline = offline && m.err != nil && absent(m.err)
-	}
-	for _, m := range r.measured {
-		s := m.state
-		switch {
-		case m.sample != nil:
-			s.Backoff = nil
-			s.Addrs = addAddr(s.Addrs, s.Session)
-		case m.keyExchange && !offline: // even if it worked: RFC 8915 §4.2
-			stage, code := nts.StageInternal, nts.Internal
-			var e *nts.Error
-			if errors.As(m.err, &e) {
-				stage, code = e.Stage, e.Code
-			}
-			s.Backoff = s.Backoff.Failed(now, string(stage), string(code), m.err.Error())
-		}
-		if r.err != nil || s.Session == nil || s.Dated {
-			continue
-		}
-		if s.Born.IsZero() {
-			s.Born = now
-		}
-		s.Dated = m.NTS.VerifyChain(&s.Session.Chain, now) == nil
-	}
 }

@@ -11,19 +11,24 @@ import (
 
 // ballot holds a measurement against the local clock as it reads at now, and
 // says whether it may vote.
-func (m *measurement) ballot(now time.Time, maxDistance time.Duration) *ballot {
+func (m *measurement) ballot(now time.Time, maxDistance time.Duration, doubt bool) *ballot {
 	b := new(ballot)
 	if m.sample == nil {
 		b.out.Verdict = report.Failed
 		return b
 	}
-	s, chain := m.sample, &m.state.Session.Chain
+	s, chain := m.sample, &m.session.Chain
 	b.vote = Vote{Operator: m.Operator, Offset: held(s, now), Uncertainty: m.uncertainty(now)}
 	b.answer = s.T3
 	b.notBefore, b.notAfter = chain.NotBefore, chain.NotAfter
-	b.dated = m.state.Dated
+	b.dated = m.dated
 	b.valid = b.dated || chain.Holds(now)
-	b.verify = func(at time.Time) error { return m.NTS.VerifyChain(chain, at) }
+	b.verify = func(at time.Time) error {
+		if m.verified && !doubt && chain.Holds(at) {
+			return nil // strictly, a moment ago, and time changes no more than that
+		}
+		return m.NTS.VerifyChain(chain, at)
+	}
 	b.out.Code, b.out.Reason = m.unfit(b, maxDistance)
 	b.fit = b.out.Code == ""
 	if !b.fit {
@@ -69,14 +74,42 @@ func (c *Client) tell(r *round, ballots []*ballot) *report.Report {
 		p.ReasonCode, p.Reason = "too_few_operators", r.err.Error()
 	default:
 		p.ReasonCode, p.Reason = "no_agreement", r.err.Error()
+		if why := c.nobody(r.measured); why != "" {
+			p.Reason += ": " + why
+		}
 	}
-	if r.bootstrapped {
-		p.Bootstrap = r.bootstrap
-	}
+	p.Bootstrap = r.bootstrap
 	for i, m := range r.measured {
 		p.Servers = append(p.Servers, m.tell(ballots[i]))
 	}
 	return p
+}
+
+// nobody says what stands behind it where no server answers and all that could
+// be reached fail for the same reason; empty: nothing to say.
+func (c *Client) nobody(measured []*measurement) string {
+	codes := make(map[nts.Code]bool)
+	for _, m := range measured {
+		if m.sample != nil {
+			return ""
+		}
+		if m.waiting || !m.unreached() {
+			codes[nts.CodeOf(m.err)] = true
+		}
+	}
+	switch {
+	case len(codes) == 0:
+		return "none could be reached; is the network up?"
+	case len(codes) > 1:
+		return ""
+	case codes[nts.CertificateNotYetValid] && c.Policy.Strict:
+		return "no certificate is valid yet by this clock, and `[bootstrap] certificate_time = \"strict\"` forbids to look past that"
+	case codes[nts.CertificateExpired] && c.Policy.Strict:
+		return "all certificates look expired; is this clock ahead? `[bootstrap] certificate_time = \"strict\"` forbids to look past that"
+	case codes[nts.CertificateExpired]:
+		return "all certificates look expired; is this clock ahead? as the kernel calls it synchronized, their dates count"
+	}
+	return ""
 }
 
 func (m *measurement) tell(b *ballot) report.Server {
@@ -90,19 +123,18 @@ func (m *measurement) tell(b *ballot) report.Server {
 	}
 	s := m.sample
 	out.Address = s.Server.String()
-	session := m.state.Session
 	out.Measured = &report.Measured{
 		Offset: report.Seconds(b.vote.Offset), Delay: report.Seconds(s.Delay()),
 		Uncertainty: report.Seconds(b.vote.Uncertainty),
 		Stratum:     s.Stratum, Leap: [4]string{"none", "insert", "delete", "unknown"}[s.Leap&3],
 		RootDelay: report.Seconds(s.RootDelay), RootDispersion: report.Seconds(s.RootDispersion),
-		AEAD: session.AEAD.String(), Cookies: len(session.Cookies),
+		AEAD: m.session.AEAD.String(), Cookies: len(m.session.Cookies),
 		Samples: m.samples, KeyExchange: m.keyExchange, Timestamps: "user",
 	}
 	if s.Kernel {
 		out.Timestamps = "kernel"
 	}
-	if leaf, err := session.Chain.Leaf(); err == nil {
+	if leaf, err := m.session.Chain.Leaf(); err == nil {
 		out.Certificate = &report.Certificate{
 			Subject: nts.SubjectName(leaf), Issuer: leaf.Issuer.String(),
 			NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(),
