@@ -15,6 +15,7 @@ const initScript = `#!/bin/busybox sh
 export PATH=/bin HOME=/
 /bin/busybox mount -t proc proc /proc
 /bin/busybox --install -s /bin
+mount -o remount,noatime / # busybox on armhf cannot stat what was read after 2038
 mount -t devtmpfs dev /dev
 mount -t sysfs sys /sys
 exec >/dev/console 2>&1 </dev/null

@@ -30,6 +30,7 @@ const HostIP = "10.0.2.2"
 // Arch is what depends on the guest's processor.
 type Arch struct {
 	Name    string // Debian's
+	kernel  string // whose kernel and busybox it has
 	goarch  []string
 	qemu    []string
 	console string // the kernel's first serial port
@@ -40,19 +41,21 @@ type Arch struct {
 // The processors.
 var (
 	AMD64 = Arch{
-		"amd64",
+		"amd64", "amd64",
 		[]string{"GOARCH=amd64"},
 		[]string{"qemu-system-x86_64", "-machine", "q35,sata=off,smbus=off,usb=off,vmport=off,i8042=off", "-cpu", "max"},
 		"ttyS0", "ttyS1", "isa-serial",
 	}
+	// I386 is 32-bit programs on a 64-bit kernel.
+	I386  = Arch{"i386", "amd64", []string{"GOARCH=386"}, AMD64.qemu, AMD64.console, AMD64.oracle, AMD64.second}
 	ARM64 = Arch{
-		"arm64",
+		"arm64", "arm64",
 		[]string{"GOARCH=arm64"},
 		[]string{"qemu-system-aarch64", "-machine", "virt,highmem=off", "-cpu", "cortex-a53"},
 		"ttyAMA0", "ttyS0", "pci-serial",
 	}
 	ARMHF = Arch{
-		"armhf",
+		"armhf", "armhf",
 		[]string{"GOARCH=arm", "GOARM=6"},
 		[]string{"qemu-system-arm", "-machine", "virt,highmem=off", "-cpu", "cortex-a15"},
 		"ttyAMA0", "ttyS0", "pci-serial",
@@ -88,12 +91,12 @@ func (a Arch) Cache() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(base, "ntsclient-vm", a.Name)
+	dir := filepath.Join(base, "ntsclient-vm", a.kernel)
 	if _, err := os.Stat(filepath.Join(dir, "version")); err != nil {
-		return "", fmt.Errorf("no kernel for %s here: run test/vm/prepare %s", a.Name, a.Name)
+		return "", fmt.Errorf("no kernel for %s here: run test/vm/prepare %[1]s", a.kernel)
 	}
 	if _, err := exec.LookPath(a.qemu[0]); err != nil {
-		return "", fmt.Errorf("%w: run test/vm/prepare %s", err, a.Name)
+		return "", fmt.Errorf("%w: run test/vm/prepare %s", err, a.kernel)
 	}
 	return dir, nil
 }
