@@ -87,16 +87,26 @@ func TestStepAndSlewCalls(t *testing.T) {
 		do      func(*Kernel) error
 		want    []timex
 	}{
-		"step": {"", func(k *Kernel) error { return k.Step(-300*ms, 11*ms, 2*ms) },
-			[]timex{{modes: 0x211c, sec: -1, frac: 700000000, maxError: 11000, estError: 2000}}},
-		"step, RTC in UTC": {"0.0 0 0.0\n0\nUTC\n", func(k *Kernel) error { return k.Step(time.Second, 0, 0) },
-			[]timex{{modes: 0x211c, sec: 1}}},
-		"step, RTC in local time": {"0.0 0 0.0\n0\nLOCAL\n", func(k *Kernel) error { return k.Step(time.Second, 0, 0) },
-			[]timex{{modes: 0x211c, sec: 1, status: 0x40}}},
-		"slew": {"", func(k *Kernel) error { return k.Slew(80*ms, 11*ms, 2*ms) },
-			[]timex{{modes: 0x8001, offset: 80000}, {modes: 0x1c, maxError: 11000, estError: 2000}}},
-		"slew, RTC in local time": {"0.0 0 0.0\n0\nLOCAL", func(k *Kernel) error { return k.Slew(-ms, 0, 0) },
-			[]timex{{modes: 0x8001, offset: -1000}, {modes: 0x1c, status: 0x40}}},
+		"step": {
+			"", func(k *Kernel) error { return k.Step(-300*ms, 11*ms, 2*ms) },
+			[]timex{{modes: 0x211c, sec: -1, frac: 700000000, maxError: 11000, estError: 2000}},
+		},
+		"step, RTC in UTC": {
+			"0.0 0 0.0\n0\nUTC\n", func(k *Kernel) error { return k.Step(time.Second, 0, 0) },
+			[]timex{{modes: 0x211c, sec: 1}},
+		},
+		"step, RTC in local time": {
+			"0.0 0 0.0\n0\nLOCAL\n", func(k *Kernel) error { return k.Step(time.Second, 0, 0) },
+			[]timex{{modes: 0x211c, sec: 1, status: 0x40}},
+		},
+		"slew": {
+			"", func(k *Kernel) error { return k.Slew(80*ms, 11*ms, 2*ms) },
+			[]timex{{modes: 0x8001, offset: 80000}, {modes: 0x1c, maxError: 11000, estError: 2000}},
+		},
+		"slew, RTC in local time": {
+			"0.0 0 0.0\n0\nLOCAL", func(k *Kernel) error { return k.Slew(-ms, 0, 0) },
+			[]timex{{modes: 0x8001, offset: -1000}, {modes: 0x1c, status: 0x40}},
+		},
 	} {
 		var r recorder
 		if err := c.do(r.kernel(t, c.adjtime)); err != nil || !reflect.DeepEqual(r.got, c.want) {

@@ -44,8 +44,16 @@ func (m Machine) pack(t *testing.T, cache, file string) error {
 		return err
 	}
 	files := []File{
-		{"bin", Dir, nil}, {"dev", Dir, nil}, {"etc", Dir, nil}, {"lib", Dir, nil}, {"proc", Dir, nil}, {"run", Dir, nil},
-		{"sys", Dir, nil}, {"tmp", 0o41777, nil}, {"var", Dir, nil}, {"var/lib", Dir, nil},
+		{"bin", Dir, nil},
+		{"dev", Dir, nil},
+		{"etc", Dir, nil},
+		{"lib", Dir, nil},
+		{"proc", Dir, nil},
+		{"run", Dir, nil},
+		{"sys", Dir, nil},
+		{"tmp", 0o41777, nil},
+		{"var", Dir, nil},
+		{"var/lib", Dir, nil},
 		{"init", Program, []byte(initScript)},
 		{"script", Plain, []byte(m.Script)},
 		{"bin/busybox", Program, busybox},
