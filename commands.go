@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -35,16 +37,19 @@ func queryAction(c *cli.Context) error {
 	}
 	o.Policy.Deadline = cfg.Measure.Deadline + time.Duration(o.Policy.Samples-1)*cfg.Measure.Interval
 	if c.IsSet("timeout") {
-		if o.Policy.Deadline = c.Duration("timeout"); o.Policy.Deadline <= 0 {
+		if o.Policy.Deadline = c.Duration("timeout"); o.Policy.Deadline == 0 {
 			return usageError{errors.New("--timeout must be more than 0")}
 		}
 	}
-	network := map[[2]bool]string{{true, false}: "ip4", {false, true}: "ip6"}[[2]bool{c.Bool("4"), c.Bool("6")}]
+	network, err := family(c.Bool("4"), c.Bool("6"))
+	if err != nil {
+		return err
+	}
 	for i := range o.Servers {
 		o.Servers[i].NTS.Network = network
 	}
-	o.Clock = clock.New()
-	r, err := measure(c, o, func(client *timesync.Client) (*report.Report, error) { return client.Query(c.Context) })
+	o.Clock = clock.DryRun{Kernel: clock.New()} // even if it has the right to more
+	r, err := measure(c, o, (*timesync.Client).Query)
 	if err != nil {
 		return err
 	}
@@ -52,7 +57,8 @@ func queryAction(c *cli.Context) error {
 }
 
 func syncAction(c *cli.Context) error {
-	cfg, err := loadConfig(c, fileReader())
+	files := distrust()
+	cfg, err := loadConfig(c, files)
 	if err != nil {
 		return err
 	}
@@ -60,12 +66,10 @@ func syncAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"wait", "random-delay", "max-step"} {
-		if c.Duration(name) < 0 {
-			return usageError{fmt.Errorf("--%s must not be negative", name)}
-		}
-	}
 	if c.IsSet("max-step") {
+		if files.guarded && c.Duration("max-step") > cfg.Clock.MaxStep {
+			return usageError{fmt.Errorf("--max-step may only lower max_step, which is %v: this program has a file capability, and anyone can start it", cfg.Clock.MaxStep)}
+		}
 		o.Policy.MaxStep = c.Duration("max-step")
 	}
 	o.StateDir = stateDir(cfg)
@@ -74,8 +78,8 @@ func syncAction(c *cli.Context) error {
 	if c.Bool("dry-run") {
 		o.Clock = clock.DryRun{Kernel: clock.New()}
 	}
-	r, err := measure(c, o, func(client *timesync.Client) (*report.Report, error) {
-		return client.Sync(c.Context, timesync.SyncOptions{
+	r, err := measure(c, o, func(client *timesync.Client, ctx context.Context) (*report.Report, error) {
+		return client.Sync(ctx, timesync.SyncOptions{
 			DryRun: c.Bool("dry-run"), Wait: c.Duration("wait"), Delay: c.Duration("random-delay"),
 		})
 	})
@@ -91,15 +95,43 @@ func syncAction(c *cli.Context) error {
 	return tell(c, r)
 }
 
+// family is the network that -4 and -6 ask for.
+func family(four, six bool) (string, error) {
+	switch {
+	case four && six:
+		return "", usageError{errors.New("-4 and -6 exclude each other: without them both families are tried")}
+	case four:
+		return "ip4", nil
+	case six:
+		return "ip6", nil
+	}
+	return "", nil
+}
+
 // queryConfig is the configuration of a query: its hosts' own, or the file's.
 func queryConfig(c *cli.Context) (*config.Config, error) {
-	if c.NArg() > 0 {
-		return config.ForHosts(c.Args().Slice(), c.String("ca"), config.ReadFile)
+	files := files{read: config.ReadFile}
+	if c.NArg() == 0 {
+		if c.IsSet("ca") {
+			return nil, usageError{errors.New("--ca goes with hosts on the command line; in a configuration it is `ca_file`")}
+		}
+		return loadConfig(c, files)
 	}
-	if c.IsSet("ca") {
-		return nil, usageError{errors.New("--ca goes with hosts on the command line; in a configuration it is `ca_file`")}
+	cfg, err := config.ForHosts(c.Args().Slice(), c.String("ca"), config.ReadFile)
+	if err != nil {
+		return nil, err
 	}
-	return loadConfig(c, config.ReadFile)
+	// No file is needed. But one that says which way packets go is heeded: what
+	// is to go through a proxy must not go out directly.
+	general, err := loadConfig(c, files)
+	if err != nil && named(c) == "" && errors.Is(err, fs.ErrPermission) {
+		return cfg, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	cfg.Proxy, cfg.Bind, cfg.Measure = general.Proxy, general.Bind, general.Measure
+	return cfg, nil
 }
 
 // options turn the configuration into what timesync wants.
@@ -149,13 +181,17 @@ func policy(cfg *config.Config) timesync.Policy {
 	}
 }
 
-// measure runs a client, with its progress shown on a terminal where that
-// takes longer than people like to wait for nothing.
-func measure(c *cli.Context, o timesync.Options, do func(*timesync.Client) (*report.Report, error)) (*report.Report, error) {
-	p := newProgress(c.App.ErrWriter, len(o.Servers))
-	defer p.stop()
-	o.Progress = p.show
-	return do(timesync.New(o))
+// measure runs a client until a signal, with its progress shown on a terminal
+// where that takes longer than people like to wait for nothing.
+func measure(c *cli.Context, o timesync.Options, do func(*timesync.Client, context.Context) (*report.Report, error)) (*report.Report, error) {
+	ctx, stop := untilSignal(c.Context)
+	defer stop()
+	if !c.Bool("quiet") {
+		p := newProgress(c.App.ErrWriter, len(o.Servers))
+		defer p.stop()
+		o.Progress = p.show
+	}
+	return do(timesync.New(o), ctx)
 }
 
 // tell prints a report and hands on what it came to.

@@ -3,11 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -16,7 +17,7 @@ import (
 	"ntsclient/config"
 )
 
-const defaultConfig = "/etc/ntsclient.toml"
+var defaultConfig = "/etc/ntsclient.toml" // elsewhere in tests only
 
 // Stamped by the Makefile; what go build knows is the fallback.
 var version, commitDate string
@@ -47,56 +48,67 @@ func versionLine() string {
 	return "ntsclient " + v
 }
 
+// files says how files are read.
+type files struct {
+	read config.Reader
+	// guarded: this process has rights that whoever started it has not, so that
+	// read takes only what the program's owner vouches for.
+	guarded bool
+}
+
+// named is the configuration that the user names, or nothing.
+func named(c *cli.Context) string {
+	if c.IsSet("config") {
+		return c.String("config")
+	}
+	return os.Getenv("NTSCLIENT_CONFIG")
+}
+
 // loadConfig reads the configuration named, or the usual one, or where there
 // is none the one built in.
-func loadConfig(c *cli.Context, read config.Reader) (*config.Config, error) {
-	path := c.String("config")
-	if path == "" && !clock.Secure() {
-		path = os.Getenv("NTSCLIENT_CONFIG")
+func loadConfig(c *cli.Context, files files) (*config.Config, error) {
+	path := named(c)
+	if path == "" {
+		if _, err := os.Lstat(defaultConfig); errors.Is(err, fs.ErrNotExist) {
+			return config.Parse("(built in)", shipped, files.read)
+		}
+		path = defaultConfig
 	}
-	if path != "" {
-		return config.Load(path, read)
+	if files.guarded { // relative paths in it are relative to where it really is
+		if real, err := realPath(path); err == nil {
+			path = real
+		}
 	}
-	if _, err := os.Lstat(defaultConfig); errors.Is(err, fs.ErrNotExist) {
-		return config.Parse("(built in)", shipped, read)
+	cfg, err := config.Load(path, files.read)
+	if err != nil && !c.IsSet("config") && path != defaultConfig {
+		err = fmt.Errorf("NTSCLIENT_CONFIG: %w", err)
 	}
-	return config.Load(defaultConfig, read)
+	return cfg, err
 }
 
-// fileReader is how commands that set the clock read files. A program with a
+// distrust is how commands that set the clock read files. A program with a
 // file capability can be started by anyone, with any configuration and any
-// environment: then only what its owner or root wrote counts.
-func fileReader() config.Reader {
+// environment: then the environment goes, but for what the terminal needs, and
+// only files that root or the program's owner vouches for count.
+func distrust() files {
 	if !clock.Secure() {
-		return config.ReadFile
+		return files{read: config.ReadFile}
 	}
-	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR", "GODEBUG", "STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"} {
-		os.Unsetenv(name)
+	harmless := []string{"LC_ALL", "LC_CTYPE", "LANG", "TERM", "NO_COLOR"}
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); !slices.Contains(harmless, name) {
+			os.Unsetenv(name)
+		}
 	}
-	owner := uint32(0)
-	if info, err := os.Stat("/proc/self/exe"); err == nil {
-		owner = ownerOf(info)
-	}
-	return func(path string) ([]byte, error) { return readTrusted(path, owner) }
+	return files{read: guardedReader(), guarded: true}
 }
 
-// readTrusted reads a file of root or owner that nobody else may write.
-func readTrusted(path string, owner uint32) ([]byte, error) {
-	f, err := openQuietly(path)
+func realPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if uid := ownerOf(info); uid != 0 && uid != owner || info.Mode().Perm()&0o022 != 0 || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not trusted: this program has a file capability and sets the clock, "+
-			"so the file must belong to root or to the program's owner and be writable by nobody else", path)
-	}
-	const most = 1 << 20
-	return io.ReadAll(io.LimitReader(f, most+1))
+	return filepath.EvalSymlinks(path)
 }
 
 // stateDir is where state is kept: as configured, else as systemd says, else

@@ -12,8 +12,6 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"github.com/urfave/cli/v2"
-
 	"ntsclient/config"
 	"ntsclient/timesync/report"
 )
@@ -55,22 +53,37 @@ type exitResult report.Result
 func (r exitResult) Error() string { return string(r) }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	go func() {
-		if s, ok := (<-signals).(syscall.Signal); ok {
-			cancel(bySignal{s})
-		}
-	}()
 	app := newApp(stdout, stderr)
 	args, err := arrange(app, args)
 	if err == nil {
-		err = app.RunContext(ctx, args)
+		err = app.Run(args)
 	}
 	return exitCode(err, stderr)
+}
+
+// untilSignal ends with the first signal, so that a measurement ends in order:
+// what was learned is kept. Before and after it, where a program may wait for a
+// file or a pipe, signals end the process by themselves. One that whoever
+// started us had ignored (nohup) stays so.
+func untilSignal(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(bySignal{s.(syscall.Signal)})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
 }
 
 // exitCode is the exit status for err, which is printed unless that has been
@@ -94,85 +107,16 @@ func exitCode(err error, stderr io.Writer) int {
 		}
 		return exitNoAgreement
 	}
-	fmt.Fprintf(stderr, "ntsclient: %s\n", report.Printable(err.Error()))
-	if errors.As(err, &usage) || errors.As(err, &configuration) {
-		return exitUsage
+	message, code := err.Error(), exitInternal
+	if errors.As(err, &usage) {
+		code = exitUsage
 	}
-	return exitInternal
-}
-
-// newApp is the command line.
-func newApp(stdout, stderr io.Writer) *cli.App {
-	cli.VersionFlag = &cli.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version"}
-	cli.HelpFlag = &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show help"}
-	cli.VersionPrinter = func(*cli.Context) { fmt.Fprintln(stdout, versionLine()) }
-	later := func(name, usage string) *cli.Command {
-		return &cli.Command{Name: name, Usage: usage + " (not there yet)", Action: func(*cli.Context) error {
-			return usageError{fmt.Errorf("%s is not there yet in this version; there are query and sync", name)}
-		}}
+	if errors.As(err, &configuration) {
+		code = exitUsage
+		if configuration.Hint != "" {
+			message += "; " + configuration.Hint
+		}
 	}
-	usage := func(_ *cli.Context, err error, _ bool) error { return usageError{err} }
-	app := &cli.App{
-		Name:            "ntsclient",
-		Usage:           "set the clock from authenticated network time (NTS, RFC 8915)",
-		UsageText:       "ntsclient [--config FILE] COMMAND [flags] [HOST[:PORT] …]\nntsclient --config FILE       (the same as sync)",
-		Version:         version,
-		Writer:          stdout,
-		ErrWriter:       stderr,
-		HideHelpCommand: true,
-		OnUsageError:    usage,
-		ExitErrHandler:  func(*cli.Context, error) {}, // run does that
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "configuration `FILE` (default: " + defaultConfig + ", else the one built in)"},
-			&cli.StringFlag{Name: "log-level", Value: "warn", Usage: "`LEVEL`: debug, info, warn or error"},
-		},
-		Commands: []*cli.Command{
-			queryCommand(), syncCommand(),
-			later("run", "keep the clock right until stopped"),
-			later("status", "say what the running loop, or the last sync, knows"),
-			later("check", "say what would stop the above from working, and the mend"),
-		},
-		Action: func(c *cli.Context) error {
-			if c.IsSet("config") {
-				return syncAction(c)
-			}
-			return cli.ShowAppHelp(c)
-		},
-	}
-	for _, c := range app.Commands {
-		c.OnUsageError, c.HideHelpCommand = usage, true
-	}
-	return app
-}
-
-func queryCommand() *cli.Command {
-	return &cli.Command{
-		Name: "query", Usage: "measure and print; the clock is never touched", ArgsUsage: "[HOST[:PORT] …]",
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "json", Usage: "print the report as JSON"},
-			&cli.IntFlag{Name: "samples", Usage: "take `N` samples from each server"},
-			&cli.DurationFlag{Name: "timeout", Usage: "end the whole round after `D`"},
-			&cli.StringFlag{Name: "ca", Usage: "trust only the authorities in `FILE` (PEM)"},
-			&cli.StringFlag{Name: "proxy", Usage: "`URL` of a SOCKS5 proxy (not there yet)"},
-			&cli.BoolFlag{Name: "4", Usage: "IPv4 only"},
-			&cli.BoolFlag{Name: "6", Usage: "IPv6 only"},
-		},
-		Action: queryAction,
-	}
-}
-
-func syncCommand() *cli.Command {
-	return &cli.Command{
-		Name: "sync", Usage: "measure, decide, correct the clock once, exit (needs CAP_SYS_TIME)",
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "json", Usage: "print the report as JSON"},
-			&cli.BoolFlag{Name: "dry-run", Usage: "leave the clock alone, and say what would be done"},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing unless it fails (cron)"},
-			&cli.DurationFlag{Name: "wait", Usage: "keep trying until `D` has passed"},
-			&cli.DurationFlag{Name: "random-delay", Usage: "start after a random delay up to `D`"},
-			&cli.DurationFlag{Name: "max-step", Usage: "allow corrections up to `D`"},
-			&cli.StringFlag{Name: "proxy", Usage: "`URL` of a SOCKS5 proxy (not there yet)"},
-		},
-		Action: syncAction,
-	}
+	fmt.Fprintf(stderr, "ntsclient: %s\n", report.Printable(message))
+	return code
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -14,11 +15,10 @@ import (
 // style is how to write for people on w.
 func style(w io.Writer) report.Style {
 	columns := width(w)
-	s := report.Style{UTF8: isUTF8()}
-	if columns > 0 {
-		s.Width, s.Draw = columns, true
-		_, plain := os.LookupEnv("NO_COLOR")
-		s.Color = !plain && os.Getenv("TERM") != "dumb"
+	s := report.Style{UTF8: isUTF8(), Width: columns}
+	if columns > 0 && os.Getenv("NO_COLOR") == "" { // which turns drawing off, too
+		s.Draw = true
+		s.Color = os.Getenv("TERM") != "dumb"
 	}
 	return s
 }
@@ -54,9 +54,10 @@ func isUTF8() bool {
 type progress struct {
 	mu       sync.Mutex
 	w        io.Writer
-	timer    *time.Timer
+	timer    *time.Timer // nil: nothing is shown
 	done, of int
-	shown    bool
+	line     string // that is shown
+	stopped  bool
 }
 
 func newProgress(w io.Writer, of int) *progress {
@@ -70,14 +71,17 @@ func newProgress(w io.Writer, of int) *progress {
 func (p *progress) draw() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.shown = true
-	fmt.Fprintf(p.w, "\rwaiting: %d of %d servers done ", p.done, p.of)
+	if !p.stopped {
+		digits := len(strconv.Itoa(p.of)) // so that each line covers the one before
+		p.line = fmt.Sprintf("waiting: %*d of %d servers done", digits, p.done, p.of)
+		fmt.Fprint(p.w, "\r", p.line)
+	}
 }
 
 func (p *progress) show(done, of int) {
 	p.mu.Lock()
 	p.done, p.of = done, of
-	shown := p.shown
+	shown := p.line != ""
 	p.mu.Unlock()
 	if shown {
 		p.draw()
@@ -91,8 +95,8 @@ func (p *progress) stop() {
 	p.timer.Stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.shown {
-		fmt.Fprintf(p.w, "\r%s\r", strings.Repeat(" ", 60))
-		p.shown = false
+	p.stopped = true
+	if p.line != "" {
+		fmt.Fprintf(p.w, "\r%s\r", strings.Repeat(" ", len(p.line)))
 	}
 }

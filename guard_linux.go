@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"ntsclient/config"
+)
+
+// guard reads only files that root or owner made and that nobody else can
+// change or put in the place of another.
+type guard struct{ owner uint32 }
+
+// guardedReader trusts root and the owner of this program.
+func guardedReader() config.Reader {
+	var g guard // root alone, if the owner cannot be found out
+	if info, err := os.Stat("/proc/self/exe"); err == nil {
+		g.owner = info.Sys().(*syscall.Stat_t).Uid
+	}
+	return func(path string) ([]byte, error) {
+		data, err := g.read(path)
+		var refused refusal
+		if errors.As(err, &refused) {
+			return nil, fmt.Errorf("%w: anyone can start this program, which has a file capability to set the clock, "+
+				"so that it reads only what belongs to root or to its owner and is writable by nobody else", refused)
+		}
+		return data, err
+	}
+}
+
+// refusal is why a file is not trusted.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+func (g guard) read(path string) ([]byte, error) {
+	path, err := realPath(path)
+	if err != nil {
+		return nil, err
+	}
+	// The way there first: if others cannot change that, the file stays what it is.
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		info, err := os.Lstat(dir)
+		if err != nil {
+			return nil, err
+		}
+		if err := g.trust("directory "+dir, info); err != nil {
+			return nil, err
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, refusal("it is no regular file")
+	}
+	if err := g.trust("it", info); err != nil {
+		return nil, err
+	}
+	if err := trustMount(f); err != nil {
+		return nil, err
+	}
+	const most = 1 << 20 // what is longer is refused for that
+	return io.ReadAll(io.LimitReader(f, most+1))
+}
+
+// trust holds the owner and the mode of a file or directory against what can
+// be trusted. In a sticky directory others can make files, but not replace any.
+func (g guard) trust(what string, info fs.FileInfo) error {
+	uid := info.Sys().(*syscall.Stat_t).Uid
+	switch {
+	case uid != 0 && uid != g.owner:
+		return refusal(fmt.Sprintf("%s belongs to user %d", what, uid))
+	case info.IsDir() && info.Mode()&fs.ModeSticky != 0:
+		return nil
+	case info.Mode().Perm()&0o022 != 0:
+		return refusal(fmt.Sprintf("others may write: %s has mode %04o", what, info.Mode().Perm()))
+	}
+	return nil
+}
+
+// trustMount refuses file systems that are mounted nosuid. These are all that
+// ordinary users can mount, and where they can make files belong to whom they
+// like: FUSE, a stick; and /proc, where a command line looks like a file of
+// root's.
+func trustMount(f *os.File) error {
+	var st syscall.Statfs_t
+	if err := syscall.Fstatfs(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	const nosuid = 0x2 // ST_NOSUID, statfs(2)
+	if st.Flags&nosuid != 0 {
+		return refusal("its file system is mounted nosuid, so that its owner proves nothing")
+	}
+	return nil
+}
