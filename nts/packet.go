@@ -30,18 +30,18 @@ type request struct {
 	raw      []byte
 	uid      [uidLen]byte
 	transmit [8]byte
+	nonce    [16]byte // as far as the AEAD has it
 }
 
 // newRequest builds a packet with one cookie and up to placeholders more of
 // its length (RFC 8915 §5.7). Nothing in it tells of this machine: the
 // transmit timestamp is random, other fields are fixed (§9.1).
 func newRequest(aead cipher.AEAD, nonceLen int, cookie []byte, placeholders int) *request {
-	var random [uidLen + 8 + 16]byte
-	rand.Read(random[:]) // never fails
 	r := new(request)
-	copy(r.uid[:], random[:])
-	copy(r.transmit[:], random[uidLen:])
-	nonce := random[uidLen+8:][:nonceLen]
+	nonce := r.nonce[:nonceLen]
+	rand.Read(r.uid[:]) // never fails
+	rand.Read(r.transmit[:])
+	rand.Read(nonce)
 
 	slot := 4 + max(pad(len(cookie)), minField-4)
 	size := headerLen + 4 + uidLen + slot + 8 + pad(nonceLen) + tagLen
@@ -90,6 +90,7 @@ type answer struct {
 	kiss                      string // of stratum 0: the kiss code
 	receive, transmit         time.Time
 	cookies                   [][]byte
+	room                      [maxJar][]byte // of cookies
 }
 
 // kiss is an unauthenticated packet that says no, in answer to our request:
@@ -160,6 +161,8 @@ func unseal(body, associated []byte, aead cipher.AEAD) ([]byte, error) {
 
 // read reads the header (RFC 5905 §7.3) and the encrypted fields of a packet
 // that has been authenticated. What follows the authenticator does not exist.
+// Encrypted fields may be shorter than RFC 7822 allows those that are in the
+// clear, but no cookie is.
 func read(raw, inner []byte) (*answer, error) {
 	a := &answer{
 		leap:           raw[0] >> 6,
@@ -171,16 +174,19 @@ func read(raw, inner []byte) (*answer, error) {
 		receive:        timestamp(raw[32:]),
 		transmit:       timestamp(raw[40:]),
 	}
+	a.cookies = a.room[:0]
+	inner = bytes.Clone(inner) // once for all cookies: raw is overwritten by the next packet
 	for len(inner) > 0 {
-		if len(inner) < minField {
+		if len(inner) < 4 {
 			return nil, errForged
 		}
 		length := int(binary.BigEndian.Uint16(inner[2:]))
-		if length < minField || length%4 != 0 || length > len(inner) {
+		if length < 4 || length%4 != 0 || length > len(inner) {
 			return nil, errForged
 		}
-		if binary.BigEndian.Uint16(inner) == fieldCookie && length-4 <= maxCookie {
-			a.cookies = append(a.cookies, bytes.Clone(inner[4:length]))
+		isCookie := binary.BigEndian.Uint16(inner) == fieldCookie && length >= minField && length-4 <= maxCookie
+		if isCookie && len(a.cookies) < maxJar {
+			a.cookies = append(a.cookies, inner[4:length:length])
 		}
 		inner = inner[length:]
 	}

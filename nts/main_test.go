@@ -1,0 +1,240 @@
+package nts
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+
+	"ntsclient/nts/ntstest"
+)
+
+// notOurs are codes that only callers of this package give.
+var notOurs = []Code{Deadline}
+
+// produced are the codes that tests met in errors.
+var produced = struct {
+	sync.Mutex
+	codes map[Code]bool
+}{codes: map[Code]bool{}}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "32") // these tests wait more than they compute
+	if err := resolveHere(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if code == 0 && wholeRun() {
+		if err := everyCode(); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func wholeRun() bool {
+	for _, name := range []string{"run", "skip", "list", "fuzz"} {
+		if f := flag.Lookup("test." + name); f != nil && f.Value.String() != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// everyCode names the codes of errors.go that no test has met.
+func everyCode() error {
+	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
+	if err != nil {
+		return err
+	}
+	var codes int
+	var missing []Code
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Code" {
+			return true
+		}
+		text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		if code := Code(text); err != nil || !produced.codes[code] && !slices.Contains(notOurs, code) {
+			missing = append(missing, code)
+		}
+		codes++
+		return true
+	})
+	if codes == 0 || len(missing) > 0 {
+		return fmt.Errorf("of %d codes no test produces %q", codes, missing)
+	}
+	return nil
+}
+
+// wantError checks an error's place and part of its text, and that the text
+// is fit to be shown. No code wants no error.
+func wantError(t *testing.T, err error, stage Stage, code Code, part string) {
+	t.Helper()
+	if code == "" {
+		if err != nil {
+			t.Fatalf("%v (%v)", err, CodeOf(err))
+		}
+		return
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("%v, want %s", err, code)
+	}
+	produced.Lock()
+	produced.codes[e.Code] = true
+	produced.Unlock()
+	if e.Stage != stage || e.Code != code || !strings.Contains(e.Error(), part) {
+		t.Errorf("%s, %s: %v; want %s, %s: …%s…", e.Stage, e.Code, e, stage, code, part)
+	}
+	if text := e.Error() + e.Hint; strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("not fit for a terminal: %q", text)
+	}
+	if strings.HasSuffix(e.Error(), ".") || strings.HasSuffix(e.Hint, ".") {
+		t.Errorf("ends with a full stop: %v; %s", e, e.Hint)
+	}
+}
+
+// zone is all that the tests' resolver knows. The name "silent.test." gets no
+// answer, "broken.test." a failure, others do not exist.
+var zone = map[string][]string{
+	"one.test.":  {"127.0.0.1"},
+	"two.test.":  {"127.0.0.1", "127.0.0.2"},
+	"both.test.": {"127.0.0.1", "::1", "127.0.0.2"},
+	"none.test.": {"0.0.0.0", "224.0.0.1"},
+}
+
+// resolveHere makes this process ask a resolver of its own, so that no test
+// depends on the network.
+func resolveHere() error {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	net.DefaultResolver = &net.Resolver{
+		PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
+		},
+	}
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if answer := resolve(buf[:n]); answer != nil {
+				conn.WriteTo(answer, from)
+			}
+		}
+	}()
+	return nil
+}
+
+// resolve answers a question of RFC 1035 §4.1.
+func resolve(query []byte) []byte {
+	name, at := "", 12
+	for query[at] != 0 {
+		end := at + 1 + int(query[at])
+		name, at = name+string(query[at+1:end])+".", end
+	}
+	addrs, known := zone[name]
+	rcode := byte(0)
+	switch {
+	case name == "silent.test.":
+		return nil
+	case name == "broken.test.":
+		rcode = 2
+	case !known:
+		rcode = 3
+	}
+	b := append([]byte{query[0], query[1], 0x81, 0x80 | rcode, 0, 1, 0, 0, 0, 0, 0, 0}, query[12:at+5]...)
+	kind := query[at+2]
+	for _, addr := range addrs {
+		raw := netip.MustParseAddr(addr).AsSlice()
+		if (len(raw) == 4) == (kind == 1) {
+			b = append(b, 0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, byte(len(raw)))
+			b = append(b, raw...)
+			b[7]++
+		}
+	}
+	return b
+}
+
+// skip skips a test, but not where all must run.
+func skip(t *testing.T, reason string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
+
+// enough is a context for what should succeed.
+func enough(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// brief is a context for what has to wait until its end. All that is to
+// happen before that happens within this machine.
+func brief(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// start starts a server that ends with the test.
+func start(t *testing.T, o ntstest.Options) *ntstest.Server {
+	t.Helper()
+	s, err := ntstest.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// clientOf is how to reach a server.
+func clientOf(s *ntstest.Server) *Options {
+	return &Options{Host: s.KE().Addr().String(), Port: s.KE().Port(), Roots: s.CA().Pool()}
+}
+
+// establish makes a key exchange that must succeed.
+func establish(t *testing.T, s *ntstest.Server) *Session {
+	t.Helper()
+	session, err := KeyExchange(enough(t), clientOf(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return session
+}
+
+// clean fails if a server saw what no right client sends.
+func clean(t *testing.T, s *ntstest.Server) {
+	t.Helper()
+	if stats := s.Stats(); len(stats.Bad) > 0 || stats.Replayed > 0 {
+		t.Errorf("bad requests: %q; cookies sent twice: %d", stats.Bad, stats.Replayed)
+	}
+}
