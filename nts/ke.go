@@ -91,23 +91,23 @@ func noALPN() *Error {
 		hint("another service listens on that port, or someone is in between")
 }
 
-// Alerts of RFC 8446 §6 that tell more than that the handshake failed.
+// The library has types neither for the alerts of RFC 8446 §6 nor for a server
+// that answers with an older version: these are its words for them.
 const (
-	alertProtocolVersion = 70
-	alertNoALPN          = 120
+	alertProtocolVersion = "tls: protocol version not supported"
+	alertNoALPN          = "tls: no application protocol"
+	olderVersion         = "tls: server selected unsupported protocol version"
 )
 
 func tlsError(ctx context.Context, err error) *Error {
 	var ours *Error
-	var alert tls.AlertError
-	isAlert := errors.As(err, &alert)
+	said := func(words string) bool { return strings.Contains(err.Error(), words) }
 	switch {
 	case errors.As(err, &ours):
 		return ours
-	case isAlert && alert == alertNoALPN:
+	case said(alertNoALPN):
 		return noALPN()
-	// The library has no type for a server that answers with an older version.
-	case isAlert && alert == alertProtocolVersion, strings.Contains(err.Error(), "unsupported protocol version"):
+	case said(alertProtocolVersion), said(olderVersion):
 		return fail(StageTLS, TLSVersion, "the server has no TLS 1.3, which NTS needs")
 	case ctx.Err() != nil:
 		return fail(StageTLS, TLSTimeout, "the TLS handshake did not end in time")

@@ -162,7 +162,7 @@ func (a *keAnswer) nextProtocol(body []byte) error {
 // refusal is the Error or Warning record (§4.1.3, §4.1.4) in words.
 func refusal(kind uint16, body []byte) error {
 	if len(body) != 2 {
-		return malformed("error record of %d octets", len(body))
+		return malformed("%s record of %d octets", map[uint16]string{recError: "error", recWarning: "warning"}[kind], len(body))
 	}
 	code := binary.BigEndian.Uint16(body)
 	if kind == recWarning {
@@ -208,7 +208,7 @@ func (a *keAnswer) name(body []byte) error {
 	name := strings.TrimSuffix(string(body), ".")
 	if addr, err := netip.ParseAddr(name); err == nil {
 		if addr.Zone() != "" || !usableAddr(addr) {
-			return malformed("NTP server %s is no address to send to", addr)
+			return malformed("NTP server %q is no address to send to", short(body))
 		}
 	} else if !isHostName(name) {
 		return malformed("NTP server %q is neither a name nor an address", short(body))
