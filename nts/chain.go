@@ -49,9 +49,9 @@ func (o *Options) VerifyChain(c *Chain, at time.Time) error {
 		}
 		certs = append(certs, cert)
 	}
-	_, deferred, err := o.verify(certs, at)
+	found, deferred, err := o.verify(certs, at)
 	if err == nil && deferred {
-		return dateError(c, at)
+		return dateError(found, at)
 	}
 	return err
 }
@@ -161,6 +161,7 @@ func dateError(c *Chain, at time.Time) *Error {
 func (o *Options) explain(certs []*x509.Certificate, at time.Time, err error) *Error {
 	var wrongName x509.HostnameError
 	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
 	leaf := certs[0]
 	switch {
 	case errors.Is(err, errPin):
@@ -172,8 +173,8 @@ func (o *Options) explain(certs []*x509.Certificate, at time.Time, err error) *E
 		return fail(StageCertificate, CertificateUnknownAuthority,
 			"certificate is from an authority not trusted here: %q", short([]byte(leaf.Issuer.String()))).
 			hint("set `ca_file` if the authority is a private one; else someone may be in between")
-	case isDate(err): // no moment at which all of the chain is valid
-		return dateError(&Chain{NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}, at)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired: // and there is no moment at which all are valid
+		return dateError(window([]*x509.Certificate{invalid.Cert}), at)
 	}
 	return fail(StageCertificate, CertificateInvalid, "certificate: %w", err)
 }
