@@ -21,7 +21,7 @@ type Sample struct {
 	Leap, Stratum             uint8
 	Precision                 time.Duration
 	RootDelay, RootDispersion time.Duration
-	Kernel                    bool // T1 and T4 are the kernel's
+	Kernel                    bool // both T1 and T4 are the kernel's
 	Server                    netip.AddrPort
 }
 
@@ -80,11 +80,13 @@ func (s *Session) exchange(ctx context.Context) (*Sample, error) {
 	}
 	a, err := x.await(ctx, s, req)
 	if err != nil {
-		s.lost()
+		if CodeOf(err) != ExchangeNAK { // which came the whole way back
+			s.lost()
+		}
 		return nil, err
 	}
 	s.answered(len(req.raw), a.cookies)
-	if a.kiss != "" && a.stratum == 0 {
+	if a.kiss != "" {
 		return nil, kissError(a.kiss)
 	}
 	return x.sample(before, a, server)
@@ -173,8 +175,14 @@ func (x *exchange) sample(before time.Time, a *answer, server netip.AddrPort) (*
 		RootDelay: a.rootDelay, RootDispersion: a.rootDispersion, Server: server,
 	}
 	// The kernel's stamps lie between ours, else they are not of these packets.
-	if sent := x.sent(); !sent.Before(s.T1) && !x.received.After(s.T4) && !x.received.Before(sent) {
-		s.T1, s.T4, s.Kernel = sent, x.received, true
+	// Some drivers give one of the two.
+	between := func(t time.Time) bool { return !t.Before(s.T1) && !t.After(s.T4) }
+	sent, received := x.sent(), x.received
+	if s.Kernel = between(sent); s.Kernel {
+		s.T1 = sent
+	}
+	if s.Kernel = s.Kernel && between(received); between(received) {
+		s.T4 = received
 	}
 	return s, nil
 }

@@ -82,21 +82,34 @@ func stampOf(oob []byte) time.Time {
 		if header.Level != unix.SOL_SOCKET {
 			continue
 		}
-		var seconds, nanos int64
-		wide := header.Type == unix.SO_TIMESTAMPING_NEW || bits.UintSize == 64
-		switch {
-		case header.Type != unix.SO_TIMESTAMPING_NEW && header.Type != unix.SO_TIMESTAMPING:
-			continue
-		case wide && len(data) >= 16:
-			seconds = int64(binary.NativeEndian.Uint64(data))
-			nanos = int64(binary.NativeEndian.Uint64(data[8:]))
-		case !wide && len(data) >= 8:
-			seconds = int64(int32(binary.NativeEndian.Uint32(data)))
-			nanos = int64(binary.NativeEndian.Uint32(data[4:]))
+		var at time.Time
+		switch header.Type {
+		case unix.SO_TIMESTAMPING_NEW:
+			at = timespec(data, 64)
+		case unix.SO_TIMESTAMPING:
+			at = timespec(data, bits.UintSize)
 		}
-		if seconds != 0 || nanos != 0 {
-			return time.Unix(seconds, nanos)
+		if !at.IsZero() {
+			return at
 		}
 	}
 	return time.Time{}
+}
+
+// timespec reads seconds and nanoseconds, each of so many bits. Both zero are
+// no time.
+func timespec(data []byte, size int) time.Time {
+	var seconds, nanos int64
+	switch {
+	case size == 64 && len(data) >= 16:
+		seconds = int64(binary.NativeEndian.Uint64(data))
+		nanos = int64(binary.NativeEndian.Uint64(data[8:]))
+	case size == 32 && len(data) >= 8:
+		seconds = int64(int32(binary.NativeEndian.Uint32(data)))
+		nanos = int64(int32(binary.NativeEndian.Uint32(data[4:])))
+	}
+	if seconds == 0 && nanos == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, nanos)
 }
