@@ -77,6 +77,14 @@ func (o *Options) keAddrs(ctx context.Context) ([]netip.Addr, error) {
 // stagger apart, or as soon as the one before failed, and then run side by
 // side (RFC 8305 §5).
 func dialTCP(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	return race(ctx, addrs, func(ctx context.Context, addr netip.Addr) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
+	})
+}
+
+type dialFunc func(context.Context, netip.Addr) (net.Conn, error)
+
+func race(ctx context.Context, addrs []netip.Addr, dial dialFunc) (net.Conn, error) {
 	type result struct {
 		conn net.Conn
 		err  error
@@ -86,10 +94,10 @@ func dialTCP(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, er
 	results := make(chan result, len(addrs))
 	started, ended := 0, 0
 	start := func() {
-		addr := netip.AddrPortFrom(addrs[started], port)
+		addr := addrs[started]
 		started++
 		go func() {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr.String())
+			conn, err := dial(ctx, addr)
 			results <- result{conn, err}
 		}()
 	}
