@@ -210,7 +210,8 @@ func TestOperators(t *testing.T) {
 		{"a suffix itself", [][2]string{{"co.uk"}, {"github.io"}}, []string{"co.uk", "github.io"}},
 		{"unlisted, own", [][2]string{{"a.lan"}, {"b.lan"}, {"c.x.internal"}, {"ntp"}, {"10.0.0.1"}, {"[::1]"}}, []string{"a.lan", "b.lan", "c.x.internal", "ntp", "10.0.0.1", "::1"}},
 		{
-			"unlisted, shared authority", [][2]string{{"a.lan", ca}, {"ntp", ca}, {"10.0.0.1", "ca_file = './ca.pem'"}, {"b.lan", other}, {"c.lan"}},
+			"unlisted, shared authority",
+			[][2]string{{"a.lan", ca}, {"ntp", ca}, {"10.0.0.1", "ca_file = './ca.pem'"}, {"b.lan", other}, {"c.lan"}},
 			[]string{"ca_file /etc/nts/ca.pem", "ca_file /etc/nts/ca.pem", "ca_file /etc/nts/ca.pem", "ca_file /etc/nts/other.pem", "c.lan"},
 		},
 		{"listed, shared authority", [][2]string{{"a.example.net", ca}, {"b.example.org", ca}}, []string{"example.net", "example.org"}},

@@ -220,8 +220,10 @@ func noPlace(agreed []interval, deepest, counting, answered int) error {
 func refuseAll(outcomes []Outcome) {
 	for i := range outcomes {
 		if outcomes[i].Verdict == "" {
-			outcomes[i] = Outcome{report.Falseticker, "outside_agreement",
-				"there is no agreement that it could be inside of"}
+			outcomes[i] = Outcome{
+				report.Falseticker, "outside_agreement",
+				"there is no agreement that it could be inside of",
+			}
 		}
 	}
 }

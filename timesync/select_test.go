@@ -45,7 +45,9 @@ func TestSelect(t *testing.T) {
 		{"two", []Vote{vote("a", 0, 10), vote("b", 5, 10)}, 2, -5, 10, "AA", ""},
 		{"two that touch", []Vote{vote("a", 0, 10), vote("b", 20, 10)}, 2, 10, 10, "AA", ""},
 		{
-			"two that do not", []Vote{vote("a", 0, 10), vote("b", 21, 10)}, 1, 0, 0, "FF",
+			"two that do not",
+			[]Vote{vote("a", 0, 10), vote("b", 21, 10)},
+			1, 0, 0, "FF",
 			"no majority: 2 operators answered and at most 1 agree",
 		},
 		{"one liar of three", []Vote{vote("a", 0, 10), vote("b", 500, 10), vote("c", 2, 10)}, 2, -8, 10, "AFA", ""},
@@ -66,28 +68,36 @@ func TestSelect(t *testing.T) {
 			2, -9, 10, "AA" + strings.Repeat("F", 10), "",
 		},
 		{
-			"a divided operator does not count", []Vote{vote("a", 0, 10), vote("a", 500, 10), vote("b", 1, 10), vote("c", 2, 10)},
+			"a divided operator does not count",
+			[]Vote{vote("a", 0, 10), vote("a", 500, 10), vote("b", 1, 10), vote("c", 2, 10)},
 			2, -8, 11, "UUAA", "",
 		},
 		{
-			"it is named where the rest disagree", []Vote{vote("a", 0, 10), vote("a", 500, 10), vote("b", 1, 10), vote("c", 100, 10)},
+			"it is named where the rest disagree",
+			[]Vote{vote("a", 0, 10), vote("a", 500, 10), vote("b", 1, 10), vote("c", 100, 10)},
 			2, 0, 0, "UUFF", "no majority: 3 operators answered (1 divided in themselves) and at most 1 agree",
 		},
 		{
-			"all are divided", []Vote{vote("a", 0, 10), vote("a", 500, 10)}, 1, 0, 0, "UU",
+			"all are divided",
+			[]Vote{vote("a", 0, 10), vote("a", 500, 10)},
+			1, 0, 0, "UU",
 			"no majority: each of the operators that answered (1) is divided in itself",
 		},
 		{
-			"two of an operator's three outvote its third", []Vote{vote("a", 0, 10), vote("a", 2, 10), vote("a", 500, 10), vote("b", 1, 10)},
+			"two of an operator's three outvote its third",
+			[]Vote{vote("a", 0, 10), vote("a", 2, 10), vote("a", 500, 10), vote("b", 1, 10)},
 			2, -8, 10, "AAFA", "",
 		},
 		{
-			"two places", []Vote{vote("a", 0, 10), vote("b", 50, 100), vote("c", 100, 10)}, 2, 0, 0, "FFF",
+			"two places",
+			[]Vote{vote("a", 0, 10), vote("b", 50, 100), vote("c", 100, 10)},
+			2, 0, 0, "FFF",
 			"the majority is in two places: -10.0 ms to +10.0 ms, and 80.0 ms above that",
 		},
 		// a covers -10 to 10 and 90 to 110: it overlaps with either piece.
 		{
-			"an operator in two pieces", []Vote{
+			"an operator in two pieces",
+			[]Vote{
 				vote("a", 0, 10), vote("a", 50, 60), vote("a", 100, 10), vote("b", 100, 10), vote("c", 105, 10),
 			},
 			2, 90, 110, "FAAAA", "",
@@ -96,7 +106,8 @@ func TestSelect(t *testing.T) {
 		// between them: those of its servers that overlap it are inside all the
 		// same, but the operator is not one of those that agree.
 		{
-			"an operator on both sides", []Vote{
+			"an operator on both sides",
+			[]Vote{
 				vote("a", 0, 10), vote("a", 50, 60), vote("a", 100, 10), vote("b", 50, 10), vote("c", 50, 10),
 			},
 			3, 0, 0, "FAFAA", "2 operators agree, 3 are needed",
