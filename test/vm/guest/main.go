@@ -139,6 +139,11 @@ func watch(host *oracle.Host, name string, args []string) error {
 	}
 	record.MaxError, record.Status = time.Duration(state.Maxerror)*time.Microsecond, state.Status
 	record.Frequency, record.Tick = int64(state.Freq), int64(state.Tick)
+	slew := unix.Timex{Modes: unix.ADJ_OFFSET_SS_READ}
+	if _, err := unix.Adjtimex(&slew); err != nil {
+		return err
+	}
+	record.Pending = time.Duration(slew.Offset) * time.Microsecond
 	return host.Report(record)
 }
 

@@ -27,6 +27,7 @@ type Record struct {
 	Status         int32         // of the kernel afterwards, STA_...
 	Frequency      int64         // of the kernel afterwards, 2^-16 ppm
 	Tick           int64         // of the kernel afterwards, µs
+	Pending        time.Duration // what the kernel has still to slew afterwards
 }
 
 // Near is how close to the true time a clock must be to be right.
