@@ -93,17 +93,20 @@ func (g guard) trust(what string, info fs.FileInfo) error {
 	return nil
 }
 
-// trustMount refuses file systems that are mounted nosuid. These are all that
-// ordinary users can mount, and where they can make files belong to whom they
-// like: FUSE, a stick; and /proc, where a command line looks like a file of
-// root's.
+// trustMount refuses file systems on which an owner proves nothing: those that
+// are mounted nosuid, as all are that ordinary users can mount, with files of
+// whatever owner they like (FUSE, a stick); and /proc, where the command line of
+// a process looks like a file of root's.
 func trustMount(f *os.File) error {
 	var st syscall.Statfs_t
 	if err := syscall.Fstatfs(int(f.Fd()), &st); err != nil {
 		return err
 	}
-	const nosuid = 0x2 // ST_NOSUID, statfs(2)
-	if st.Flags&nosuid != 0 {
+	const proc, nosuid = 0x9fa0, 0x2 // PROC_SUPER_MAGIC, ST_NOSUID: statfs(2)
+	switch {
+	case st.Type == proc:
+		return refusal("it is in /proc")
+	case st.Flags&nosuid != 0:
 		return refusal("its file system is mounted nosuid, so that its owner proves nothing")
 	}
 	return nil

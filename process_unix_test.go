@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -64,6 +65,9 @@ func shellStatus(p *os.ProcessState) int {
 func TestSignals(t *testing.T) {
 	for _, command := range []string{"query", "sync --dry-run", "sync --dry-run --wait 1h"} {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+			if signal.Ignored(sig) {
+				continue // whoever runs this test took it away
+			}
 			hole := newBlackHole(t)
 			cmd := program(t, append(strings.Fields(command), "-c", hole.file, "--json")...)
 			var stdout, stderr bytes.Buffer
@@ -111,8 +115,8 @@ func TestSignalBeforeMeasuring(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	cmd.Process.Signal(syscall.SIGINT)
-	if got := status(t, cmd); got != exitSignal+int(syscall.SIGINT) {
+	cmd.Process.Signal(syscall.SIGTERM)
+	if got := status(t, cmd); got != exitSignal+int(syscall.SIGTERM) {
 		t.Errorf("status %d", got)
 	}
 }

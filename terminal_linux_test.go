@@ -98,28 +98,23 @@ func TestDrawing(t *testing.T) {
 // A round that takes long shows that it goes on, and then that is gone.
 func TestProgress(t *testing.T) {
 	hole := newBlackHole(t)
-	for _, c := range []struct {
-		args string
-		want bool
-	}{{"query", true}, {"sync --dry-run", true}, {"sync --dry-run --quiet", false}} {
-		p := newTerminal(t)
-		args := append(strings.Fields(c.args), "-c", write(t, t.TempDir()+"/slow.toml", slower(t, hole.file)))
-		cmd := program(t, args...)
-		cmd.Stderr = p.slave
-		if text := output(t, cmd); strings.Contains(text, "waiting") {
-			t.Errorf("%s: on standard output: %q", c.args, text)
-		}
-		text := p.text()
-		const line = "\rwaiting: 0 of 1 servers done"
-		if !c.want {
-			if text != "" {
-				t.Errorf("%s: %q", c.args, text)
+	const line = "\rwaiting: 0 of 1 servers done"
+	gone := "\r" + strings.Repeat(" ", len(line)-1) + "\r"
+	for args, want := range map[string]string{"query": line, "sync --dry-run": line, "sync --dry-run --quiet": ""} {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			p := newTerminal(t)
+			file := write(t, t.TempDir()+"/slow.toml", slower(t, hole.file))
+			cmd := program(t, append(strings.Fields(args), "-c", file)...)
+			cmd.Stderr = p.slave
+			if text := output(t, cmd); strings.Contains(text, "waiting") {
+				t.Errorf("on standard output: %q", text)
 			}
-			continue
-		}
-		if !strings.HasPrefix(text, line) || !strings.HasSuffix(text, "\r"+strings.Repeat(" ", len(line)-1)+"\r") {
-			t.Errorf("%s: %q", c.args, text)
-		}
+			text := p.text()
+			if !strings.HasPrefix(text, want) || want != "" && !strings.HasSuffix(text, gone) || want == "" && text != "" {
+				t.Errorf("%q", text)
+			}
+		})
 	}
 }
 
