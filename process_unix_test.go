@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -147,37 +146,5 @@ func TestStandardOutput(t *testing.T) {
 		if got := status(t, cmd); got != exitInternal || !strings.HasPrefix(stderr.String(), "ntsclient: ") {
 			t.Errorf("not writable, %s: status %d, %q", flag, got, &stderr)
 		}
-	}
-}
-
-// The system's authorities are looked at only where a server has none of its own.
-func TestSystemRoots(t *testing.T) {
-	s := serve(t, ntstest.Options{})
-	file := configure(t, "", s)
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	roots := []string{"SSL_CERT_FILE=" + fifo, "SSL_CERT_DIR=" + t.TempDir()}
-	cmd := program(t, "query", "-c", file)
-	cmd.Env = append(cmd.Env, roots...)
-	if got := status(t, cmd); got != exitOK { // it would hang
-		t.Errorf("every server has a ca_file: status %d", got)
-	}
-	cmd = program(t, "query", "--json", fmt.Sprintf("127.0.0.1:%d", s.KE().Port()))
-	cmd.Env = append(cmd.Env, roots...)
-	var stdout bytes.Buffer
-	cmd.Stdout = &stdout
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // waits until it is being read
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Write(s.CA().PEM())
-	w.Close()
-	if got := status(t, cmd); got != exitOK {
-		t.Errorf("one has none: status %d\n%s", got, &stdout)
 	}
 }
