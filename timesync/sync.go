@@ -222,7 +222,7 @@ func (c *Client) once(ctx context.Context) *round {
 	r := &round{measured: measured, now: time.Now()}
 	ballots := make([]*ballot, len(measured))
 	for i, m := range measured {
-		ballots[i] = m.ballot(r.now, c.Policy.MaxDistance, c.doubt)
+		ballots[i] = m.ballot(r.now, c.Policy.MaxDistance)
 	}
 	r.election = c.electorate().elect(ballots, r.now)
 	if r.err == nil {

@@ -11,7 +11,7 @@ import (
 
 // ballot holds a measurement against the local clock as it reads at now, and
 // says whether it may vote.
-func (m *measurement) ballot(now time.Time, maxDistance time.Duration, doubt bool) *ballot {
+func (m *measurement) ballot(now time.Time, maxDistance time.Duration) *ballot {
 	b := new(ballot)
 	if m.sample == nil {
 		b.out.Verdict = report.Failed
@@ -23,12 +23,7 @@ func (m *measurement) ballot(now time.Time, maxDistance time.Duration, doubt boo
 	b.notBefore, b.notAfter = chain.NotBefore, chain.NotAfter
 	b.dated = m.dated
 	b.valid = b.dated || chain.Holds(now)
-	b.verify = func(at time.Time) error {
-		if m.verified && !doubt && chain.Holds(at) {
-			return nil // strictly, a moment ago, and time changes no more than that
-		}
-		return m.NTS.VerifyChain(chain, at)
-	}
+	b.verify = func(at time.Time) error { return m.NTS.VerifyChain(chain, at) }
 	b.out.Code, b.out.Reason = m.unfit(b, maxDistance)
 	b.fit = b.out.Code == ""
 	if !b.fit {
