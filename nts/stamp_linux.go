@@ -73,7 +73,7 @@ func (x *exchange) sent() (at time.Time) {
 // first of three times, of 64 bits in the new kind and as the machine has
 // them in the old.
 func stampOf(oob []byte) time.Time {
-	for len(oob) > 0 {
+	for len(oob) >= unix.SizeofCmsghdr { // the library would read on
 		header, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			return time.Time{}
