@@ -57,8 +57,8 @@ func queryAction(c *cli.Context) error {
 }
 
 func syncAction(c *cli.Context) error {
-	files := distrust()
-	cfg, err := loadConfig(c, files)
+	g := distrust()
+	cfg, err := loadConfig(c, g)
 	if err != nil {
 		return err
 	}
@@ -67,12 +67,18 @@ func syncAction(c *cli.Context) error {
 		return err
 	}
 	if c.IsSet("max-step") {
-		if files.guarded && c.Duration("max-step") > cfg.Clock.MaxStep {
+		if g != nil && c.Duration("max-step") > cfg.Clock.MaxStep {
 			return usageError{fmt.Errorf("--max-step may only lower max_step, which is %v: this program has a file capability, and anyone can start it", cfg.Clock.MaxStep)}
 		}
 		o.Policy.MaxStep = c.Duration("max-step")
 	}
 	o.StateDir = stateDir(cfg)
+	if g != nil && o.StateDir != "" {
+		if err := g.trustState(o.StateDir); err != nil {
+			o.Log.Warn("nothing is kept", "state_dir", o.StateDir, "error", err)
+			o.StateDir = ""
+		}
+	}
 	o.MachineID, o.BootID = identity("/etc/machine-id"), identity("/proc/sys/kernel/random/boot_id")
 	o.Clock = clock.New()
 	if c.Bool("dry-run") {
@@ -110,12 +116,11 @@ func family(four, six bool) (string, error) {
 
 // queryConfig is the configuration of a query: its hosts' own, or the file's.
 func queryConfig(c *cli.Context) (*config.Config, error) {
-	files := files{read: config.ReadFile}
 	if c.NArg() == 0 {
 		if c.IsSet("ca") {
 			return nil, usageError{errors.New("--ca goes with hosts on the command line; in a configuration it is `ca_file`")}
 		}
-		return loadConfig(c, files)
+		return loadConfig(c, nil)
 	}
 	cfg, err := config.ForHosts(c.Args().Slice(), c.String("ca"), config.ReadFile)
 	if err != nil {
@@ -123,7 +128,7 @@ func queryConfig(c *cli.Context) (*config.Config, error) {
 	}
 	// No file is needed. But one that says which way packets go is heeded: what
 	// is to go through a proxy must not go out directly.
-	general, err := loadConfig(c, files)
+	general, err := loadConfig(c, nil)
 	if err != nil && named(c) == "" && errors.Is(err, fs.ErrPermission) {
 		return cfg, nil
 	}

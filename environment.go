@@ -48,14 +48,6 @@ func versionLine() string {
 	return "ntsclient " + v
 }
 
-// files says how files are read.
-type files struct {
-	read config.Reader
-	// guarded: this process has rights that whoever started it has not, so that
-	// read takes only what the program's owner vouches for.
-	guarded bool
-}
-
 // named is the configuration that the user names, or nothing.
 func named(c *cli.Context) string {
 	if c.IsSet("config") {
@@ -65,34 +57,37 @@ func named(c *cli.Context) string {
 }
 
 // loadConfig reads the configuration named, or the usual one, or where there
-// is none the one built in.
-func loadConfig(c *cli.Context, files files) (*config.Config, error) {
+// is none the one built in. A guard, if there is one, reads it.
+func loadConfig(c *cli.Context, g *guard) (*config.Config, error) {
 	path := named(c)
 	if path == "" {
 		if _, err := os.Lstat(defaultConfig); errors.Is(err, fs.ErrNotExist) {
-			return config.Parse("(built in)", shipped, files.read)
+			return config.Parse("(built in)", shipped, nil)
 		}
 		path = defaultConfig
 	}
-	if files.guarded { // relative paths in it are relative to where it really is
+	read := config.ReadFile
+	if g != nil {
+		read = g.read
+		// Relative paths in it are relative to where it really is.
 		if real, err := realPath(path); err == nil {
 			path = real
 		}
 	}
-	cfg, err := config.Load(path, files.read)
+	cfg, err := config.Load(path, read)
 	if err != nil && !c.IsSet("config") && path != defaultConfig {
 		err = fmt.Errorf("NTSCLIENT_CONFIG: %w", err)
 	}
 	return cfg, err
 }
 
-// distrust is how commands that set the clock read files. A program with a
-// file capability can be started by anyone, with any configuration and any
-// environment: then the environment goes, but for what the terminal needs, and
-// only files that root or the program's owner vouches for count.
-func distrust() files {
+// distrust is for commands that set the clock. A program with a file capability
+// can be started by anyone, with any configuration and any environment: then
+// the environment goes, but for what the terminal needs, and a guard reads the
+// files. It is nil where there is nothing to fear.
+func distrust() *guard {
 	if !clock.Secure() {
-		return files{read: config.ReadFile}
+		return nil
 	}
 	harmless := []string{"LC_ALL", "LC_CTYPE", "LANG", "TERM", "NO_COLOR"}
 	for _, entry := range os.Environ() {
@@ -100,7 +95,7 @@ func distrust() files {
 			os.Unsetenv(name)
 		}
 	}
-	return files{read: guardedReader(), guarded: true}
+	return newGuard()
 }
 
 func realPath(path string) (string, error) {

@@ -1,60 +1,39 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"ntsclient/config"
 )
 
 // guard reads only files that root or owner made and that nobody else can
 // change or put in the place of another.
 type guard struct{ owner uint32 }
 
-// guardedReader trusts root and the owner of this program.
-func guardedReader() config.Reader {
-	var g guard // root alone, if the owner cannot be found out
+// newGuard trusts root and the owner of this program.
+func newGuard() *guard {
+	g := new(guard) // root alone, if the owner cannot be found out
 	if info, err := os.Stat("/proc/self/exe"); err == nil {
 		g.owner = info.Sys().(*syscall.Stat_t).Uid
 	}
-	return func(path string) ([]byte, error) {
-		data, err := g.read(path)
-		var refused refusal
-		if errors.As(err, &refused) {
-			return nil, fmt.Errorf("%w: anyone can start this program, which has a file capability to set the clock, "+
-				"so that it reads only what belongs to root or to its owner and is writable by nobody else", refused)
-		}
-		return data, err
-	}
+	return g
 }
 
 // refusal is why a file is not trusted.
 type refusal string
 
-func (r refusal) Error() string { return string(r) }
+func (r refusal) Error() string {
+	return string(r) + ": anyone can start this program, which has a file capability to set the clock, " +
+		"so that it uses only what belongs to root or to its owner and is writable by nobody else"
+}
 
-func (g guard) read(path string) ([]byte, error) {
-	path, err := realPath(path)
+func (g *guard) read(path string) ([]byte, error) {
+	path, err := g.way(path, true)
 	if err != nil {
 		return nil, err
-	}
-	// The way there first: if others cannot change that, the file stays what it is.
-	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
-		info, err := os.Lstat(dir)
-		if err != nil {
-			return nil, err
-		}
-		if err := g.trust("directory "+dir, info); err != nil {
-			return nil, err
-		}
-		if dir == filepath.Dir(dir) {
-			break
-		}
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -68,7 +47,7 @@ func (g guard) read(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, refusal("it is no regular file")
 	}
-	if err := g.trust("it", info); err != nil {
+	if err := g.trust("it", info, false); err != nil {
 		return nil, err
 	}
 	if err := trustMount(f); err != nil {
@@ -78,14 +57,49 @@ func (g guard) read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
+// trustState wants a state directory that is there, on a way that nobody else
+// can change, and not for everybody: what lies in it is believed if it belongs
+// to whoever started the program. It may be theirs, if it was given to them.
+func (g *guard) trustState(dir string) error {
+	dir, err := g.way(dir, false)
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err == nil && info.Mode().Perm()&0o002 != 0 {
+		return refusal("everybody may write there")
+	}
+	return err
+}
+
+// way follows path to what it is, and says whether nobody else can change the
+// way there. In a sticky directory others can make files, but not replace any.
+func (g *guard) way(path string, sticky bool) (string, error) {
+	path, err := realPath(path)
+	if err != nil {
+		return "", err
+	}
+	for dir := path; dir != filepath.Dir(dir); {
+		dir = filepath.Dir(dir)
+		info, err := os.Lstat(dir)
+		if err != nil {
+			return "", err
+		}
+		if err := g.trust("directory "+dir, info, sticky); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}
+
 // trust holds the owner and the mode of a file or directory against what can
-// be trusted. In a sticky directory others can make files, but not replace any.
-func (g guard) trust(what string, info fs.FileInfo) error {
+// be trusted.
+func (g *guard) trust(what string, info fs.FileInfo, sticky bool) error {
 	uid := info.Sys().(*syscall.Stat_t).Uid
 	switch {
 	case uid != 0 && uid != g.owner:
 		return refusal(fmt.Sprintf("%s belongs to user %d", what, uid))
-	case info.IsDir() && info.Mode()&fs.ModeSticky != 0:
+	case sticky && info.IsDir() && info.Mode()&fs.ModeSticky != 0:
 		return nil
 	case info.Mode().Perm()&0o022 != 0:
 		return refusal(fmt.Sprintf("others may write: %s has mode %04o", what, info.Mode().Perm()))

@@ -43,7 +43,7 @@ func vouched(t *testing.T) string {
 
 func TestGuard(t *testing.T) {
 	dir := vouched(t)
-	g := guard{owner: uint32(os.Getuid())}
+	g := &guard{owner: uint32(os.Getuid())}
 	if _, err := g.read(write(t, filepath.Join(dir, "plain"), "text")); err != nil {
 		skip(t, "temporary files cannot be trusted: "+err.Error())
 	}
@@ -84,11 +84,27 @@ func TestGuard(t *testing.T) {
 		{"directory", dir, "no regular file"},
 		{"device", "/dev/null", "no regular file"},
 		{"command line", "/proc/self/cmdline", "in /proc"},
-		{"missing", filepath.Join(dir, "none"), "no such file"},
+		{"not there", filepath.Join(dir, "none"), "no such file"},
 	} {
 		data, err := g.read(c.path)
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) || (err == nil && string(data) != "text") {
 			t.Errorf("%s: %q, %v, want %q", c.name, data, err, c.want)
+		}
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "f", "made"): "directory " + filepath.Join(dir, "f"), // which is sticky
+		filepath.Join(dir, "none"):      "no such file",
+		filepath.Dir(open):              "others may write", // or already above
+		"/usr":                          "",
+	} {
+		if filepath.Base(path) == "made" {
+			if err := os.Mkdir(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := g.trustState(path)
+		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
+			t.Errorf("state in %s: %v, want %q", path, err, want)
 		}
 	}
 	// Of somebody else: then not even the way there is trusted.
@@ -127,7 +143,7 @@ func TestGuardMount(t *testing.T) {
 				failed <- err.Error()
 				return
 			}
-			_, err := guard{}.read(path)
+			_, err := new(guard).read(path)
 			if got := err != nil && strings.Contains(err.Error(), "nosuid"); got != (flags != 0) {
 				failed <- fmt.Sprintf("flags %#x: %v", flags, err)
 				return
@@ -201,7 +217,9 @@ func TestFileCapability(t *testing.T) {
 	write(t, filepath.Join(dir, pem), string(s.CA().PEM()))
 	foreignCA := write(t, filepath.Join(dir, "foreign.toml"), strings.Replace(string(ours), pem, "evil/"+pem, 1))
 	system := write(t, filepath.Join(dir, "system.toml"), fmt.Sprintf("[[server]]\naddress = \"127.0.0.1:%d\"\n", theirs.KE().Port()))
-	if err := os.Mkdir(evil, 0o755); err != nil {
+	kept := filepath.Join(evil, "state")
+	keeping := write(t, filepath.Join(dir, "keeping.toml"), strings.Replace(string(ours), `""`, `"evil/state"`, 1))
+	if err := os.MkdirAll(kept, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	own := write(t, filepath.Join(evil, "own.toml"), string(ours))
@@ -209,6 +227,7 @@ func TestFileCapability(t *testing.T) {
 	roots := "SSL_CERT_FILE=" + write(t, filepath.Join(evil, "roots.pem"), string(theirs.CA().PEM()))
 	link := filepath.Join(evil, "link.toml")
 	if err := errors.Join(os.Symlink(file, link),
+		os.Chmod(keeping, 0o644), os.Chown(kept, stranger, stranger),
 		os.Chown(evil, stranger, stranger), os.Chown(own, stranger, stranger), os.Chown(filepath.Join(evil, pem), stranger, stranger),
 		os.Chown(filepath.Join(evil, "roots.pem"), stranger, stranger),
 		os.Chmod(file, 0o644), os.Chmod(foreignCA, 0o644), os.Chmod(system, 0o644), os.Chmod(filepath.Join(dir, pem), 0o644)); err != nil {
@@ -223,6 +242,7 @@ func TestFileCapability(t *testing.T) {
 		{"root's configuration", "sync --dry-run -c " + file, exitOK, ""},
 		{"a link to it, beside an authority of theirs", "sync --dry-run -c " + link, exitOK, ""},
 		{"their configuration", "sync --dry-run -c " + own, exitUsage, own + ": cannot be read: directory " + evil + " belongs to user 65533: anyone can start this program"},
+		{"their state", "sync --dry-run -c " + keeping, exitOK, "nothing is kept"},
 		{"by no command", "-c " + own, exitUsage, refused},
 		{"their authority", "sync --dry-run -c " + foreignCA, exitUsage, refused},
 		{"their environment's", "NTSCLIENT_CONFIG=" + own + " sync --dry-run --proxy socks5h://127.0.0.1:9", exitUsage, "a proxy is set"},
@@ -248,7 +268,7 @@ func TestFileCapability(t *testing.T) {
 		out.Servers[0].Error.Code != "certificate_unknown_authority" {
 		t.Errorf("%v: %+v", err, r)
 	}
-	for _, name := range []string{"lock", "ntsclient", ".local"} {
+	for _, name := range []string{"lock", "ntsclient", ".local", "state/lock"} {
 		if _, err := os.Lstat(filepath.Join(evil, name)); err == nil {
 			t.Errorf("%s was made", name)
 		}

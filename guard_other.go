@@ -4,5 +4,11 @@ package main
 
 import "ntsclient/config"
 
-// guardedReader is for Linux, where programs have capabilities.
-func guardedReader() config.Reader { return config.ReadFile }
+// guard is for Linux, where programs have capabilities.
+type guard struct{}
+
+func newGuard() *guard { return nil }
+
+func (*guard) read(path string) ([]byte, error) { return config.ReadFile(path) }
+
+func (*guard) trustState(string) error { return nil }
