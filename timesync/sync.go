@@ -196,7 +196,8 @@ func (c *Client) correct(r *round) error {
 	if d.Action == report.Step {
 		set = c.Clock.Step
 	}
-	if err := set(r.Offset, r.Uncertainty, r.Spread); err != nil {
+	// Those that agree may differ by more than what they agree on is wide.
+	if err := set(r.Offset, r.Uncertainty, min(r.Spread, r.Uncertainty)); err != nil {
 		err = fmt.Errorf("correcting the clock: %w", err)
 		r.report.ReasonCode, r.report.Reason = "clock_failed", err.Error()
 		return err
