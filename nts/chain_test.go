@@ -35,7 +35,7 @@ func TestCertificates(t *testing.T) {
 		}
 		return ca
 	}
-	issuing := below(time.Time{}, time.Time{})
+	issuing, old := below(time.Time{}, time.Time{}), below(now.Add(-9*day), now.Add(-5*day))
 	issue := func(ca *ntstest.CA, notBefore, notAfter time.Time, edit func(*x509.Certificate), names ...string) *tls.Certificate {
 		cert, err := ca.Certificate(names, notBefore, notAfter, edit)
 		if err != nil {
@@ -78,6 +78,7 @@ func TestCertificates(t *testing.T) {
 		{"not yet valid", issue(root, now.Add(day), now.Add(9*day), nil, "127.0.0.1"), nil, CertificateNotYetValid, "not valid before " + now.Add(day).UTC().Format("2006-01-02")},
 		{"expired intermediate", good(below(now.Add(-9*day), now.Add(-day/2)), "127.0.0.1"), nil, CertificateExpired, "expired on"},
 		{"intermediate that expired before the leaf began", good(below(now.Add(-9*day), now.Add(-5*day)), "127.0.0.1"), nil, CertificateExpired, "expired on " + now.Add(-5*day).UTC().Format("2006-01-02")},
+		{"authority that expired", good(old, "127.0.0.1"), func(o *Options) { o.Roots = old.Pool() }, CertificateExpired, "expired on " + now.Add(-5*day).UTC().Format("2006-01-02")},
 		{"intermediate of the future", good(below(now.Add(day/2), now.Add(9*day)), "127.0.0.1"), nil, CertificateNotYetValid, "not valid before"},
 		{"expired and another name", issue(root, now.Add(-9*day), now.Add(-day), nil, "b.test"), nil, CertificateWrongName, `"b.test"`},
 		{"expired and unknown", issue(other, now.Add(-9*day), now.Add(-day), nil, "127.0.0.1"), nil, CertificateUnknownAuthority, `"CN=other \x1b[31m"`},

@@ -10,6 +10,7 @@ import (
 // A listener whose queue is full drops what comes: the connection is waited
 // for until the context ends.
 func TestDialTimeout(t *testing.T) {
+	t.Parallel()
 	addr := deafListener(t)
 	o := &Options{Host: addr.Addr().String(), Port: addr.Port()}
 	_, err := KeyExchange(brief(t), o)

@@ -191,7 +191,7 @@ func TestLookup(t *testing.T) {
 		t.Parallel()
 		s := start(t, ntstest.Options{KE: with(record(6, true, []byte("missing.test")...))})
 		_, err := KeyExchange(enough(t), clientOf(s))
-		wantError(t, err, StageDNS, DNSNotFound, "missing.test")
+		wantError(t, err, StageDNS, DNSNotFound, "the NTP server that the key exchange names: the name missing.test. does not exist")
 	})
 }
 

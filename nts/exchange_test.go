@@ -328,6 +328,7 @@ func TestSource(t *testing.T) {
 
 // An answer to one request is none to the next, be it late or swapped.
 func TestOldAnswers(t *testing.T) {
+	t.Parallel()
 	kept := make(chan []byte, 1)
 	s := start(t, ntstest.Options{Answer: func(_, answer []byte) [][]byte {
 		kept <- answer
@@ -392,6 +393,7 @@ func TestChangeOfKeys(t *testing.T) {
 		}
 	})
 	t.Run("the last cookie", func(t *testing.T) {
+		t.Parallel()
 		s := start(t, ntstest.Options{KE: hide, Cookies: 1})
 		session := establish(t, s)
 		_, err := session.Exchange(brief(t))
@@ -404,6 +406,7 @@ func TestChangeOfKeys(t *testing.T) {
 
 // After a loss the next address is asked, and after the last the first.
 func TestNextAddress(t *testing.T) {
+	t.Parallel()
 	s := start(t, ntstest.Options{})
 	deaf := listenUDP(t, "127.0.0.1:0")
 	session := establish(t, s)
@@ -419,6 +422,7 @@ func TestNextAddress(t *testing.T) {
 
 // A port where nobody listens is silence: anyone can send what says so.
 func TestRefusedPort(t *testing.T) {
+	t.Parallel()
 	s := start(t, ntstest.Options{})
 	session := establish(t, s)
 	gone := listenUDP(t, "127.0.0.1:0")
@@ -436,6 +440,18 @@ func TestNoRoute(t *testing.T) {
 	wantError(t, err, StageExchange, ConnectUnreachable, "")
 	if len(session.Cookies) != 8 {
 		t.Errorf("%d cookies left", len(session.Cookies))
+	}
+}
+
+// A cookie that no datagram holds, as a damaged file may bring, is not sent.
+func TestRequestTooLong(t *testing.T) {
+	s := start(t, ntstest.Options{})
+	session := establish(t, s)
+	session.Cookies[0] = make([]byte, 70000)
+	_, err := session.Exchange(enough(t))
+	wantError(t, err, StageExchange, ConnectUnreachable, "too long")
+	if len(session.Cookies) != 7 || s.Stats().Requests != 0 {
+		t.Errorf("%d cookies left, %d requests", len(session.Cookies), s.Stats().Requests)
 	}
 }
 

@@ -57,7 +57,8 @@ func KeyExchange(ctx context.Context, o *Options) (*Session, error) {
 // handshake ends with a TLS 1.3 connection to the right server, and puts its
 // chain into s.
 func (o *Options) handshake(ctx context.Context, raw net.Conn, s *Session) (*tls.Conn, error) {
-	conn := tls.Client(raw, &tls.Config{
+	held := &holding{Conn: raw}
+	conn := tls.Client(held, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{alpn},
 		ServerName: strings.TrimSuffix(o.Host, "."),
@@ -78,12 +79,41 @@ func (o *Options) handshake(ctx context.Context, raw net.Conn, s *Session) (*tls
 		},
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
+		held.flush() // the alert that tells the server why
 		return nil, tlsError(ctx, err)
 	}
 	if conn.ConnectionState().NegotiatedProtocol != alpn {
 		return nil, noALPN()
 	}
 	return conn, nil
+}
+
+// holding is a connection that sends only when an answer is waited for, so
+// that the request leaves together with the end of the handshake.
+type holding struct {
+	net.Conn
+	unsent []byte
+}
+
+func (h *holding) Write(b []byte) (int, error) {
+	h.unsent = append(h.unsent, b...)
+	return len(b), nil
+}
+
+func (h *holding) Read(b []byte) (int, error) {
+	if err := h.flush(); err != nil {
+		return 0, err
+	}
+	return h.Conn.Read(b)
+}
+
+func (h *holding) flush() error {
+	if len(h.unsent) == 0 {
+		return nil
+	}
+	_, err := h.Conn.Write(h.unsent)
+	h.unsent = h.unsent[:0]
+	return err
 }
 
 func noALPN() *Error {
@@ -115,7 +145,8 @@ func tlsError(ctx context.Context, err error) *Error {
 	return fail(StageTLS, TLSFailed, "TLS handshake: %w", err)
 }
 
-// talk sends the request, in one TCP write, and reads up to End of Message.
+// talk sends the request, in one TLS record and one TCP write, and reads up to
+// End of Message.
 func talk(conn *tls.Conn) (*keAnswer, error) {
 	if _, err := conn.Write(keRequest); err != nil {
 		return nil, fail(StageKeyExchange, KEMalformed, "sending the request: %w", err)
@@ -176,7 +207,7 @@ func (o *Options) ntpServers(ctx context.Context, answer *keAnswer, peer netip.A
 		}
 		var err error
 		if addrs, err = o.lookup(ctx, host); err != nil {
-			return nil, err
+			return nil, fail(StageDNS, CodeOf(err), "the NTP server that the key exchange names: %w", err)
 		}
 	}
 	var servers []netip.AddrPort

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"io"
 	"net"
@@ -321,8 +322,28 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// The request leaves in one TLS record, and no session is resumed, though the
-// server gives tickets.
+// A server learns by an alert why it is not talked to.
+func TestAlertIsSent(t *testing.T) {
+	told := make(chan error, 1)
+	s := start(t, ntstest.Options{})
+	s.Change(func(o *ntstest.Options) {
+		cert := o.Certificate
+		o.RawConn = func(c net.Conn) bool {
+			told <- tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: []string{alpn}}).Handshake()
+			return true
+		}
+	})
+	o := clientOf(s)
+	o.Roots = x509.NewCertPool()
+	_, err := KeyExchange(enough(t), o)
+	wantError(t, err, StageCertificate, CertificateUnknownAuthority, "")
+	if err := <-told; err == nil || !strings.Contains(err.Error(), "bad certificate") {
+		t.Errorf("the server saw %v", err)
+	}
+}
+
+// The request leaves in one TLS record, together with the end of the
+// handshake, and no session is resumed, though the server gives tickets.
 func TestRequestOfKeyExchange(t *testing.T) {
 	var resumed, asked bool
 	s := start(t, ntstest.Options{
@@ -340,7 +361,7 @@ func TestRequestOfKeyExchange(t *testing.T) {
 		}
 	}
 	clean(t, s)
-	if stats := s.Stats(); stats.KEWrites != 1 || stats.KeyExchanges != 2 || !asked || resumed {
+	if stats := s.Stats(); stats.KEWrites != 1 || stats.KESegments != 1 || stats.KeyExchanges != 2 || !asked || resumed {
 		t.Errorf("%+v; asked %v, resumed %v", stats, asked, resumed)
 	}
 }

@@ -200,7 +200,7 @@ func enough(t *testing.T) context.Context {
 // brief is a context for what has to wait until its end. All that is to
 // happen before that happens within this machine.
 func brief(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
