@@ -534,8 +534,12 @@ func TestIsUTF8(t *testing.T) {
 		all, ctype, lang string
 		want             bool
 	}{
-		{"", "", "de_DE.UTF-8", true}, {"", "", "C.utf8", true}, {"C", "", "de_DE.UTF-8", false},
-		{"", "en_US.UTF-8", "C", true}, {"", "", "", false}, {"", "", "de_DE@euro", false},
+		{"", "", "de_DE.UTF-8", true},
+		{"", "", "C.utf8", true},
+		{"C", "", "de_DE.UTF-8", false},
+		{"", "en_US.UTF-8", "C", true},
+		{"", "", "", false},
+		{"", "", "de_DE@euro", false},
 	} {
 		t.Setenv("LC_ALL", c.all)
 		t.Setenv("LC_CTYPE", c.ctype)

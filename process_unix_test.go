@@ -33,7 +33,7 @@ func hung(t *testing.T, path string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), asMain+"=1", "LC_ALL=C.UTF-8")
+	cmd.Env = append(os.Environ(), asMain+"=1", "LC_ALL=C.UTF-8", "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 
