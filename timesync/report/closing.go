@@ -18,6 +18,9 @@ func (r *Report) closing() []string {
 		if reason == "" {
 			reason = fmt.Sprintf("%s answered", ofServers(r.answered(), len(r.Servers)))
 		}
+		if r.Result == NotPermitted { // nobody was asked
+			return append(sentences, reason)
+		}
 		return append(sentences, "no agreed time: "+reason+"; the clock was not touched")
 	}
 	if math.Abs(float64(r.Offset)) >= float64(time.Minute) {
