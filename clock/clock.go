@@ -29,6 +29,15 @@ func (DryRun) Step(_, _, _ time.Duration) error { return nil }
 // Slew changes nothing.
 func (DryRun) Slew(_, _, _ time.Duration) error { return nil }
 
+// Begin changes nothing: what others do to the clock is no interference.
+func (DryRun) Begin() error { return nil }
+
+// Steer changes nothing.
+func (DryRun) Steer(float64) error { return nil }
+
+// Declare changes nothing.
+func (DryRun) Declare(_, _ time.Duration, _ int) error { return nil }
+
 // Correction is one that a Simulated clock was given.
 type Correction struct {
 	Slewed                     bool

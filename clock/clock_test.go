@@ -9,7 +9,8 @@ import (
 // Whatever the operating system, a dry run is permitted and reports success.
 func TestDryRunDoesNothing(t *testing.T) {
 	c := DryRun{} // a kernel's clock touched would be a nil dereference
-	if err := errors.Join(c.Permitted(), c.Step(time.Hour, 0, 0), c.Slew(time.Second, 0, 0)); err != nil {
+	if err := errors.Join(c.Permitted(), c.Step(time.Hour, 0, 0), c.Slew(time.Second, 0, 0),
+		c.Begin(), c.Steer(1), c.Declare(0, 0, 1)); err != nil {
 		t.Error(err)
 	}
 }

@@ -11,10 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kernel is the machine's clock. Frequency and tick stay as they are.
+// Kernel is the machine's clock. What only reads may be called by several
+// goroutines at once.
 type Kernel struct {
 	adjtime func(*timex) error
-	rtcFile string // where hwclock(8) notes whether the RTC keeps UTC or local time
+	rtcFile string   // where hwclock(8) notes whether the RTC keeps UTC or local time
+	last    *steered // what a loop wrote; nil: nothing
 }
 
 // New returns the machine's clock.

@@ -1,6 +1,7 @@
 package clock
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +74,33 @@ func stateRequest(maxError, estError time.Duration, rtcLocal bool) timex {
 	return t
 }
 
+// The kernel's units of frequency, and their bounds. What ADJ_FREQUENCY cannot
+// do, longer or shorter ticks do.
+const (
+	freqUnit = 1e-6 / (1 << 16) // s/s
+	maxFreq  = 500 << 16
+	ordinary = 10000 // µs, the length of a tick
+	tickUnit = 1e-4  // s/s, what 1 µs of it makes
+	maxTicks = ordinary / 10
+)
+
+// steerRequest makes the clock run by rate, s/s, faster than the raw clock.
+func steerRequest(rate float64) timex {
+	t := timex{modes: unix.ADJ_FREQUENCY | unix.ADJ_TICK, tick: ordinary}
+	if math.Abs(rate) > maxFreq*freqUnit {
+		longer := min(max(math.Round(rate/tickUnit), -maxTicks), maxTicks)
+		t.tick += int64(longer)
+		rate -= longer * tickUnit
+	}
+	t.freq = int64(math.Round(min(max(rate/freqUnit, -maxFreq), maxFreq)))
+	return t
+}
+
+// rateOf is the rate that a steerRequest was made of.
+func rateOf(t *timex) float64 {
+	return float64(t.freq)*freqUnit + float64(t.tick-ordinary)*tickUnit
+}
+
 // probeRequest asks for a tick of no length, which the kernel always refuses:
 // with EPERM to those who may not set the clock, and with EINVAL to those who may.
 func probeRequest() timex { return timex{modes: unix.ADJ_TICK} }
@@ -96,5 +124,6 @@ func adjtime(t *timex) error {
 		return err
 	}
 	t.status, t.maxError, t.estError = old.Status, int64(old.Maxerror), int64(old.Esterror)
+	t.freq, t.tick = int64(old.Freq), int64(old.Tick)
 	return nil
 }
