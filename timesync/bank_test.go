@@ -1,0 +1,114 @@
+package timesync
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// runBank feeds a bank from one server, 64 s apart, with a crystal that wanders by
+// w, and returns it, with the weights of its filters.
+func runBank(w float64, n int, delay func(*rand.Rand) (up, down float64)) (b bank, weight [filters]float64) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var p path
+	b.start(0, 1, 0, unlearned)
+	x, y := 0.0, 20e-6
+	for range n {
+		for range 64 {
+			y += w * rng.NormFloat64()
+			x += y
+		}
+		b.predict(64)
+		up, down := delay(rng)
+		s := p.sample(up + down)
+		s.z = x + (up-down)/2
+		b.take(&s)
+	}
+	best, sum := math.Inf(-1), 0.0
+	for _, e := range b.evidence {
+		best = max(best, e)
+	}
+	for i, e := range b.evidence {
+		weight[i] = math.Exp(e - best)
+		sum += weight[i]
+	}
+	for i := range weight {
+		weight[i] /= sum
+	}
+	return b, weight
+}
+
+func jittery(rng *rand.Rand) (up, down float64) {
+	return 1e-4 + 1e-4*rng.ExpFloat64(), 1e-4 + 1e-4*rng.ExpFloat64()
+}
+
+// The mixture finds out by itself what the crystal and the network are like.
+func TestBankFindsTheFilter(t *testing.T) {
+	for i, w := range wander[1:] {
+		_, weight := runBank(w, 400, jittery)
+		if weight[i+1] < 0.5 {
+			t.Errorf("wander %v: weights %.2f", w, weight)
+		}
+	}
+	_, weight := runBank(1e-9, 400, func(rng *rand.Rand) (up, down float64) {
+		return 1e-3 + 5e-5*rng.NormFloat64(), 1e-3 + 5e-5*rng.NormFloat64()
+	})
+	flat := 0.0
+	for _, x := range weight[wanders:] {
+		flat += x
+	}
+	if flat < 0.5 {
+		t.Errorf("delays that tell nothing: weights %.2f", weight)
+	}
+}
+
+// A delay of 5 ms more one way makes the sample 2.5 ms wrong, and the estimate
+// hardly.
+func TestCongestionIsHarmless(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	var b bank
+	var p path
+	b.start(0, 1, 0, unlearned)
+	for i := range 300 {
+		b.predict(64)
+		up, down := jittery(rng)
+		if i >= 250 {
+			down += 5e-3
+		}
+		s := p.sample(up + down)
+		s.z = (up - down) / 2 // the clock is right
+		b.take(&s)
+		if x, _, _, _ := b.estimate(); i >= 250 && math.Abs(x) > 100e-6 {
+			t.Fatalf("sample %d: %.0f µs off", i, x*1e6)
+		}
+	}
+}
+
+func TestBankAllocatesNothing(t *testing.T) {
+	var b bank
+	var p path
+	b.start(0, 1, 0, unlearned)
+	if n := testing.AllocsPerRun(100, func() {
+		b.predict(1)
+		s := p.sample(1e-3)
+		b.take(&s)
+		p.compare(&s, 0)
+		b.estimate()
+	}); n > 0 {
+		t.Errorf("%v allocations a sample", n)
+	}
+}
+
+func BenchmarkSample(b *testing.B) {
+	var k bank
+	var p path
+	k.start(0, 1, 0, unlearned)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for b.Loop() {
+		k.predict(64)
+		up, down := jittery(rng)
+		s := p.sample(up + down)
+		s.z = (up - down) / 2
+		k.take(&s)
+	}
+}

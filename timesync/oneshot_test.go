@@ -1,0 +1,118 @@
+package timesync
+
+import (
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+)
+
+// pair is an agreed time of a machine whose crystal is ppm too slow.
+func pair(hours, ppm float64, uncertainty time.Duration) AgreedTime {
+	raw := time.Duration(hours * float64(time.Hour))
+	slow := time.Duration(float64(raw) * ppm * 1e-6)
+	return AgreedTime{
+		Time: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC).Add(raw + slow), Uncertainty: uncertainty,
+		BootID: "one", Raw: raw + time.Minute,
+	}
+}
+
+func TestCrystalLearns(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var c Crystal
+	for run := range 48 {
+		p := pair(float64(run), 30, 10*time.Millisecond+time.Duration(1e6*rng.Float64()))
+		p.Time = p.Time.Add(time.Duration(1e6 * (2*rng.Float64() - 1)))
+		f, usable := c.Learn(p)
+		// ± 10 ms at both ends of one hour is more than 5 ppm; of two hours it is not.
+		if usable != (run >= 2) {
+			t.Errorf("run %d: usable is %v", run, usable)
+		}
+		if usable && math.Abs(f.Rate-30e-6) > 1e-6 {
+			t.Errorf("run %d: %v, want 30 ppm", run, f)
+		}
+		if f != c.Frequency || len(c.Pairs) > 16 {
+			t.Errorf("run %d: kept %d pairs and %v", run, len(c.Pairs), c.Frequency)
+		}
+	}
+	if c.Frequency.Uncertainty > 0.5e-6 || len(c.Pairs) != 16 {
+		t.Errorf("in the end: %d pairs, %v", len(c.Pairs), c.Frequency)
+	}
+}
+
+// Pairs that cannot be compared are dropped; the frequency stays until there
+// are new ones.
+func TestCrystalDiscards(t *testing.T) {
+	for name, change := range map[string]func(*AgreedTime){
+		"reboot":                 func(p *AgreedTime) { p.BootID = "two" },
+		"no boot ID":             func(p *AgreedTime) { p.BootID = "" },
+		"suspend":                func(p *AgreedTime) { p.Suspended = time.Second },
+		"raw clock went back":    func(p *AgreedTime) { p.Raw = time.Second },
+		"raw clock stood at one": func(p *AgreedTime) { p.Raw = pair(5, 30, 0).Raw },
+	} {
+		var c Crystal
+		for run := range 6 {
+			c.Learn(pair(float64(run), 30, time.Millisecond))
+		}
+		learned := c.Frequency
+		next := pair(6, 0, time.Millisecond)
+		change(&next)
+		f, usable := c.Learn(next)
+		if len(c.Pairs) != 1 || f != learned || !usable || c.Frequency != learned {
+			t.Errorf("%s: %d pairs, %v, usable %v; was %v", name, len(c.Pairs), f, usable, learned)
+		}
+	}
+	var c Crystal
+	c.Learn(pair(0, 30, time.Millisecond))
+	noise := pair(1, 30, time.Millisecond)
+	noise.Suspended = 100 * time.Microsecond
+	if c.Learn(noise); len(c.Pairs) != 2 {
+		t.Error("noise is taken for a suspend")
+	}
+}
+
+func TestCrystalNotUsable(t *testing.T) {
+	var c Crystal
+	if f, usable := c.Learn(pair(0, 30, time.Millisecond)); usable || f != (Frequency{}) {
+		t.Errorf("one time: %v, %v", f, usable)
+	}
+	if f, usable := c.Learn(pair(1, 30, 100*time.Millisecond)); usable || f != (Frequency{}) {
+		t.Errorf("too uncertain: %v, %v", f, usable)
+	}
+	if f, usable := c.Learn(pair(3, 900, time.Millisecond)); usable || f != (Frequency{}) {
+		t.Errorf("no crystal is 900 ppm off: %v, %v", f, usable)
+	}
+}
+
+// Runs in quick succession do not push out those that tell.
+func TestCrystalKeepsItsSpan(t *testing.T) {
+	var c Crystal
+	for run := range 4 {
+		c.Learn(pair(float64(run), 30, 10*time.Millisecond))
+	}
+	for second := range 100 {
+		f, usable := c.Learn(pair(3+float64(second+1)/3600, 30, 10*time.Millisecond))
+		if !usable || math.Abs(f.Rate-30e-6) > 0.5e-6 {
+			t.Fatalf("after %d: %v, %v", second+1, f, usable)
+		}
+	}
+	if len(c.Pairs) > 6 || c.Pairs[0].Raw != pair(0, 30, 0).Raw {
+		t.Errorf("%d pairs, from %v on", len(c.Pairs), c.Pairs[0].Raw)
+	}
+}
+
+func TestCrystalAsJSON(t *testing.T) {
+	var c, d Crystal
+	for run := range 4 {
+		c.Learn(pair(float64(run), 30, time.Millisecond))
+	}
+	text, err := json.Marshal(&c)
+	if err != nil || json.Unmarshal(text, &d) != nil || !reflect.DeepEqual(c, d) {
+		t.Errorf("%s became %+v, %v", text, d, err)
+	}
+	if text, err := json.Marshal(&Crystal{}); err != nil || string(text) != "{}" {
+		t.Errorf("nothing is %s, %v", text, err)
+	}
+}
