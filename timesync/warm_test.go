@@ -174,16 +174,21 @@ func TestNAK(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	w.want(5, 10)
+	if s := w.session(w.saved(nil), 0); s.Backoff == nil || s.Backoff.Failures != 1 {
+		t.Errorf("waiting counts as a failure: %+v", s.Backoff)
+	}
 }
 
 // A NAK after a good sample: that is used, and the keys are gone.
 func TestNAKAmongSamples(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1, nil).keep()
-	w.options.Policy.AnswerTimeout, w.options.Policy.MinOperators, w.options.Policy.Samples = 500*ms, 1, 3
+	w.options.Policy.AnswerTimeout, w.options.Policy.MinOperators = 500*ms, 1
+	w.sync()
+	w.options.Policy.Samples = 3
 	w.servers[0].Change(func(o *ntstest.Options) {
 		o.Loss = func(n int) bool {
-			if n == 1 {
+			if n == 2 {
 				w.servers[0].Rekey()
 			}
 			return false
@@ -194,8 +199,43 @@ func TestNAKAmongSamples(t *testing.T) {
 	if r.Servers[0].Samples != 1 {
 		t.Errorf("%+v", r.Servers[0].Measured)
 	}
-	w.want(1, 2)
+	w.want(1, 3)
 	if s := w.session(w.saved(nil), 0); s.Session != nil || s.Backoff != nil {
+		t.Errorf("kept %+v", s)
+	}
+}
+
+// New keys come with a new chain, which has not been dated, however the old
+// ones ended.
+func TestNewKeysAreUndated(t *testing.T) {
+	w := newWorld(t, 3, func(i int, o *ntstest.Options) {
+		shifted(10*year)(i, o)
+		o.Cookies = 1
+		o.Seal = func(p *ntstest.Packet) { p.Encrypted = nil }
+	}).boot()
+	c := New(w.options)
+	if err := c.judge(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		r := c.once(t.Context())
+		if r.err != nil || r.reverified != 3 || !c.sources[0].state.Dated {
+			t.Errorf("round %d: %v, %d verified again", i, r.err, r.reverified)
+		}
+		w.want(3*(i+1), 3*(i+1))
+	}
+}
+
+// Only a key exchange that came to nothing makes the next one wait.
+func TestNoBackoffForLoss(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2, nil).keep()
+	w.options.Policy.AnswerTimeout, w.options.Policy.MinOperators = 500*ms, 1
+	w.sync()
+	w.servers[0].Change(func(o *ntstest.Options) { o.Loss = func(int) bool { return true } })
+	wantReport(t, w.sync(), report.Agreed, report.Slew, "", "fa")
+	w.want(2, 6)
+	if s := w.session(w.saved(nil), 0); s.Backoff != nil || s.Session == nil || len(s.Session.Cookies) != 5 {
 		t.Errorf("kept %+v", s)
 	}
 }
