@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -115,6 +116,9 @@ func TestExchange(t *testing.T) {
 			wantError(t, err, StageExchange, test.code, test.part)
 			if (sample == nil) != (err != nil) {
 				t.Errorf("%v and %v", sample, err)
+			}
+			if err != nil && o.Kiss == "" && ctx.Err() == nil {
+				t.Error("it gave up before its time")
 			}
 			if e, ok := err.(*Error); ok && e.Kiss != test.kiss {
 				t.Errorf("kiss code %q, want %q", e.Kiss, test.kiss)
@@ -428,8 +432,12 @@ func TestRefusedPort(t *testing.T) {
 	gone := listenUDP(t, "127.0.0.1:0")
 	session.Servers[0] = gone.LocalAddr().(*net.UDPAddr).AddrPort()
 	gone.Close()
-	_, err := session.Exchange(brief(t))
+	ctx := brief(t)
+	_, err := session.Exchange(ctx)
 	wantError(t, err, StageExchange, ExchangeTimeout, "")
+	if ctx.Err() == nil {
+		t.Error("it gave up before its time")
+	}
 }
 
 // Without a way to the server no cookie is spent.
@@ -478,6 +486,23 @@ func TestUnusableSession(t *testing.T) {
 	}
 }
 
+// A server may give more cookies than it was asked for: the jar holds eight.
+func TestFullJar(t *testing.T) {
+	s := start(t, ntstest.Options{Seal: func(p *ntstest.Packet) {
+		p.Encrypted = slices.Repeat(p.Encrypted, 5)
+	}})
+	session := establish(t, s)
+	for _, want := range []int{8, 8} {
+		if _, err := session.Exchange(enough(t)); err != nil || len(session.Cookies) != want {
+			t.Errorf("%d cookies, %v", len(session.Cookies), err)
+		}
+	}
+	session.Cookies = session.Cookies[:5]
+	if _, err := session.Exchange(enough(t)); err != nil || len(session.Cookies) != 8 {
+		t.Errorf("%d cookies, %v", len(session.Cookies), err)
+	}
+}
+
 // A session goes on after it was stored.
 func TestStoredSession(t *testing.T) {
 	s := start(t, ntstest.Options{NoCompliant: true})
@@ -503,6 +528,7 @@ func TestNothingLeaks(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		skip(t, "open files are counted in /proc")
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which closes what was forgotten
 	s := start(t, ntstest.Options{})
 	deaf := start(t, ntstest.Options{Loss: func(int) bool { return true }})
 	one := func() {
