@@ -15,6 +15,7 @@ import (
 
 	"ntsclient/clock"
 	"ntsclient/config"
+	"ntsclient/confine"
 	"ntsclient/nts"
 	"ntsclient/timesync"
 	"ntsclient/timesync/report"
@@ -49,6 +50,7 @@ func queryAction(c *cli.Context) error {
 		o.Servers[i].NTS.Network = network
 	}
 	o.Clock = clock.DryRun{Kernel: clock.New()} // even if it has the right to more
+	confined(o.Log, confine.Needs{})
 	r, err := measure(c, o, (*timesync.Client).Query)
 	if err != nil {
 		return err
@@ -84,6 +86,12 @@ func syncAction(c *cli.Context) error {
 	if c.Bool("dry-run") {
 		o.Clock = clock.DryRun{Kernel: clock.New()}
 	}
+	if o.StateDir != "" && o.Clock.Permitted() == nil {
+		if err := timesync.MakeStateDir(o.StateDir); err != nil { // which is said once more when it is opened
+			o.Log.Debug("no state directory", "error", err)
+		}
+	}
+	confined(o.Log, needs(cfg, o.StateDir, !c.Bool("dry-run")))
 	r, err := measure(c, o, func(client *timesync.Client, ctx context.Context) (*report.Report, error) {
 		return client.Sync(ctx, timesync.SyncOptions{
 			DryRun: c.Bool("dry-run"), Wait: c.Duration("wait"), Delay: c.Duration("random-delay"),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 
 	"ntsclient/clock"
 	"ntsclient/config"
+	"ntsclient/confine"
 )
 
 var defaultConfig = "/etc/ntsclient.toml" // elsewhere in tests only
@@ -96,6 +98,31 @@ func distrust() *guard {
 		}
 	}
 	return newGuard()
+}
+
+// confineProcess is not done in tests, which are one process.
+var confineProcess = confine.Apply
+
+// confined gives up what is not needed from here on. Nothing depends on it: what
+// cannot be given up is kept, and said at debug level.
+func confined(log *slog.Logger, n confine.Needs) {
+	tell := func(err error) {
+		if err != nil {
+			log.Debug("not all rights could be given up", "error", err)
+		}
+	}
+	rest, err := confineProcess(n)
+	tell(err)
+	go func() { tell(rest()) }()
+}
+
+// needs are those of a command that keeps state in dir, if that is not empty.
+func needs(cfg *config.Config, dir string, setClock bool) confine.Needs {
+	n := confine.Needs{SetClock: setClock, State: dir}
+	if cfg.Metrics.Textfile != "" {
+		n.Write = append(n.Write, filepath.Dir(cfg.Metrics.Textfile))
+	}
+	return n
 }
 
 func realPath(path string) (string, error) {

@@ -18,8 +18,8 @@ import (
 // not ntstest.
 var mayImport = map[string][]string{
 	".": {
-		"ntsclient/config", "ntsclient/nts", "ntsclient/clock", "ntsclient/timesync", "ntsclient/timesync/report",
-		"github.com/urfave/cli/v2", "github.com/coreos/go-systemd/v22", "github.com/landlock-lsm/go-landlock",
+		"ntsclient/config", "ntsclient/confine", "ntsclient/nts", "ntsclient/clock", "ntsclient/timesync", "ntsclient/timesync/report",
+		"github.com/urfave/cli/v2", "github.com/coreos/go-systemd/v22",
 	},
 	"timesync":        {"ntsclient/nts", "ntsclient/timesync/report"},
 	"timesync/report": {},
@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"nts/siv":         {},
 	"nts/ntstest":     {"ntsclient/nts/siv"},
 	"clock":           {"golang.org/x/sys"},
+	"confine":         {"golang.org/x/sys"},
 	"config":          {"github.com/pelletier/go-toml/v2", "golang.org/x/net/publicsuffix"},
 }
 

@@ -121,7 +121,7 @@ func OpenStore(ctx context.Context, dir string, o StoreOptions) (*Store, error) 
 }
 
 func (s *Store) open(ctx context.Context, loop bool) error {
-	if err := makeDir(s.dir); err != nil {
+	if err := MakeStateDir(s.dir); err != nil {
 		return err
 	}
 	info, err := os.Stat(s.dir)
@@ -152,9 +152,10 @@ func (s *Store) open(ctx context.Context, loop bool) error {
 	return nil
 }
 
-// makeDir makes the directory, in which everybody may look for the report by
-// its name (0711, whatever the umask), and those above it.
-func makeDir(dir string) error {
+// MakeStateDir makes the directory, in which everybody may look for the report
+// by its name (0711, whatever the umask), and those above it, for a process that
+// cannot do so later on. One that is there stays as it is.
+func MakeStateDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
