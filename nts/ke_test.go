@@ -78,7 +78,7 @@ func TestRecords(t *testing.T) {
 		{name: "end: missing", edits: []edit{instead(0)}, code: KEMalformed, part: "without End of Message"},
 		{name: "end: records follow", edits: []edit{instead(0, record(0, true), record(4711, false, 1, 2))}, code: KEMalformed, part: "6 octets follow End of Message"},
 		{name: "end: and nothing else", edits: []edit{func(all []ntstest.Record) []ntstest.Record { return all[len(all)-1:] }}, code: KENoProtocol},
-		{name: "nothing at all", edits: []edit{func([]ntstest.Record) []ntstest.Record { return nil }}, code: KEMalformed, part: "after 0 octets"},
+		{name: "nothing at all", edits: []edit{func([]ntstest.Record) []ntstest.Record { return nil }}, code: KEMalformed, part: "closed the connection without an answer"},
 
 		{name: "protocol: none", edits: []edit{instead(1)}, code: KENoProtocol, part: "names no protocol"},
 		{name: "protocol: empty", edits: []edit{instead(1, record(1, true))}, code: KENoProtocol, part: "does not offer NTPv4"},
@@ -256,7 +256,7 @@ func TestStream(t *testing.T) {
 		}, KETimeout, "no complete answer in time"},
 		{"closed", func(o *ntstest.Options, _ func()) {
 			o.KERaw = func(*tls.Conn, []ntstest.Record) bool { return true }
-		}, KEMalformed, "after 0 octets"},
+		}, KEMalformed, "closed the connection without an answer"},
 		{"closed within a record", func(o *ntstest.Options, _ func()) {
 			o.KERaw = func(c *tls.Conn, _ []ntstest.Record) bool { c.Write(message(answerRecords())[:9]); return true }
 		}, KEMalformed, "after 9 octets"},
