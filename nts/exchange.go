@@ -73,7 +73,7 @@ func (s *Session) exchange(ctx context.Context) (*Sample, error) {
 	x := newExchange(conn)
 	cookie := s.take()
 	req := newRequest(s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
-	before := time.Now()
+	before := bothClocks()
 	if _, err := conn.Write(req.raw); err != nil {
 		s.lost()
 		return nil, fail(StageExchange, ConnectUnreachable, "%w", err).hint("is the network up?")
@@ -162,7 +162,7 @@ func kissError(code string) *Error {
 
 // sample puts the stamps together.
 func (x *exchange) sample(before time.Time, a *answer, server netip.AddrPort) (*Sample, error) {
-	after := time.Now()
+	after := bothClocks()
 	// Both readings of both moments: if the clocks disagree on what lies
 	// between, the wall clock was set.
 	elapsed := after.Sub(before)
@@ -185,6 +185,20 @@ func (x *exchange) sample(before time.Time, a *answer, server netip.AddrPort) (*
 		s.T4 = received
 	}
 	return s, nil
+}
+
+// bothClocks is time.Now with the wall clock and the monotonic one read at
+// the same moment. The library reads one after the other, and on a busy
+// machine milliseconds can come between: then it is done again.
+func bothClocks() time.Time {
+	now := time.Now()
+	for range 10 {
+		last := now
+		if now = time.Now(); now.Sub(last) < 100*time.Microsecond {
+			break
+		}
+	}
+	return now
 }
 
 // precision is 2^p seconds, at most one.
