@@ -22,7 +22,8 @@ type Limits struct {
 	StepAbove time.Duration // smaller offsets are slewed
 	MaxStep   time.Duration // larger ones are refused
 	Step      StepPolicy
-	Bootstrap int // operators that must agree on a first correction over MaxStep
+	Bootstrap int  // operators that must agree on a first correction over MaxStep
+	Loop      bool // that can be told other limits, and not a run that is soon over
 }
 
 // finding is what is known when a correction is decided.
@@ -69,8 +70,11 @@ func (l *Limits) tooLarge(f finding) string {
 	exceeds := fmt.Sprintf("correction of %s exceeds max_step (%v)", inWords(f.offset), l.MaxStep)
 	switch {
 	case !f.bootstrapped && !f.first:
+		if l.Loop {
+			return "the " + exceeds + "; set the clock by hand, or raise `[clock] max_step` and reload"
+		}
 		return "the " + exceeds + "; `--max-step` allows more for once"
-	case !f.bootstrapped && f.operators < l.Bootstrap:
+	case f.operators < l.Bootstrap:
 		return fmt.Sprintf("the first %s, and %d of the %d operators needed for that agree; "+
 			"add servers of other operators, or accept fewer with `[bootstrap] min_operators = %d`",
 			exceeds, f.operators, l.Bootstrap, f.operators)

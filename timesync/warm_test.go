@@ -38,18 +38,28 @@ func TestWarm(t *testing.T) {
 }
 
 // A chain dated once is good for the life of its session: cookies outlive
-// certificates, also on a machine that boots in 1970.
+// certificates, also on a machine that boots in 1970, whose ordinary vote it is.
 func TestWarmWithEndedCertificate(t *testing.T) {
-	w := newWorld(t, 3, shifted(10*year)).boot().keep()
-	w.sync()
-	w.saved(func(s *Saved) {
-		for _, server := range s.Servers {
-			server.Session.Chain.NotAfter = server.Session.Chain.NotBefore.Add(time.Minute)
-			server.Born = server.Born.AddDate(0, 0, -20)
+	for _, by := range []time.Duration{0, 56 * year} {
+		w := newWorld(t, 3, shifted(by)).boot().keep()
+		w.sync()
+		w.saved(func(s *Saved) {
+			for _, server := range s.Servers {
+				server.Session.Chain.NotAfter = server.Session.Chain.NotBefore.Add(time.Minute)
+				server.Born = server.Born.AddDate(0, 0, -20)
+			}
+		})
+		action, code := report.Step, "first_correction"
+		if by == 0 {
+			w.clock.maxError, action, code = syncedFor, report.Slew, ""
 		}
-	})
-	wantReport(t, w.sync(), report.Agreed, report.Step, "first_correction", "aaa")
-	w.want(3, 6)
+		r := w.sync()
+		wantReport(t, r, report.Agreed, action, code, "aaa")
+		if r.Bootstrap != nil {
+			t.Errorf("dates were deferred: %+v", r.Bootstrap)
+		}
+		w.want(3, 6)
+	}
 }
 
 // What was deferred and never dated votes only where dates are in doubt.
