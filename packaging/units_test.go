@@ -69,6 +69,25 @@ func TestShipped(t *testing.T) {
 	}
 }
 
+// The commands of the cron example are understood.
+func TestCron(t *testing.T) {
+	said := help(t, "sync")
+	lines := regexp.MustCompile(`(?m)^[^#\n].* ntsclient sync (.*)$`).FindAllStringSubmatch(read(t, "cron"), -1)
+	if len(lines) != 2 {
+		t.Fatalf("%d commands", len(lines))
+	}
+	for _, line := range lines {
+		for _, word := range strings.Fields(line[1]) {
+			if strings.HasPrefix(word, "-") && !slices.Contains(flags(said, false), word) {
+				t.Errorf("sync has no %s", word)
+			}
+		}
+		if !strings.Contains(line[1], "--quiet") {
+			t.Errorf("%q prints something when all is well", line[1])
+		}
+	}
+}
+
 func TestUnits(t *testing.T) {
 	if missing(t, "systemd-analyze") {
 		return
