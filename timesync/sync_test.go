@@ -241,7 +241,7 @@ func TestStrict(t *testing.T) {
 // thief is a server with stolen keys of a certificate that expired a month
 // ago: its clock says the time in which that was good.
 func thief(now time.Time, o *ntstest.Options) {
-	back := now.AddDate(0, -2, 0).Sub(time.Now())
+	back := time.Until(now.AddDate(0, -2, 0))
 	o.Now = func() time.Time { return time.Now().Add(back) }
 	o.NotBefore, o.NotAfter = now.AddDate(0, -3, 0), now.AddDate(0, -1, 0)
 }

@@ -361,7 +361,7 @@ func TestInterval(t *testing.T) {
 	}
 	w.want(1, 3)
 
-	p.Interval, p.Deadline = time.Hour, time.Second
+	p.Interval, p.Deadline = time.Hour, 2*time.Second
 	r = w.query()
 	wantReport(t, r, report.Agreed, report.None, "", "a")
 	if r.Servers[0].Samples != 1 {
