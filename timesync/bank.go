@@ -19,7 +19,7 @@ const (
 	// outlier is how much of a sample's likelihood is left, spread over the
 	// usual excess delay, when it fits a filter not at all: so no single one
 	// decides between filters.
-	outlier = 0.1
+	outlier = 0.2
 	// least uncertainty of a sample, s: stamps are no better.
 	stampNoise = 1e-7
 )

@@ -99,8 +99,8 @@ const (
 	// over what time it is at least after that, unless it is wrong beyond
 	// doubt: a little time error for a quiet frequency.
 	settling = 1000 * time.Second
-	calm     = 150 * time.Second
-	beyond   = 2.0 // standard deviations
+	calm     = 128 * time.Second
+	beyond   = 4.0 // standard deviations
 	// An agreement that is so many standard deviations off all that is known
 	// is believed when it was seen so many times running.
 	absurd  = 6.0

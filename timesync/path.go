@@ -6,8 +6,15 @@ import (
 	"time"
 )
 
-// window is how many delays of a server are remembered.
-const window = 64
+const (
+	// window is how many delays of a server are remembered.
+	window = 256
+	// rerouted is after how many coarse samples running the path is taken for
+	// a new, longer one: only these are remembered then.
+	rerouted = 64
+	// biased is how many samples a server's bias is a mean of.
+	biased = 64
+)
 
 // path is what the loop knows of the way to one server and back.
 type path struct {
@@ -17,6 +24,7 @@ type path struct {
 	sorted [window]float64
 	n      int // of them
 	next   int
+	coarse int // samples running
 
 	// Weighted sums, forgetting: of how far the server's time was from the
 	// estimate (s), and of the weights (1/s²).
@@ -37,6 +45,18 @@ func (p *path) add(delay float64) {
 	copy(p.sorted[i+1:p.n+1], p.sorted[i:p.n])
 	p.sorted[i], p.ring[p.next] = delay, delay
 	p.n, p.next = p.n+1, (p.next+1)%window
+}
+
+// forget keeps only the last n delays.
+func (p *path) forget(n int) {
+	last := make([]float64, 0, window)
+	for i := range n {
+		last = append(last, p.ring[(p.next+window-n+i)%window])
+	}
+	p.n, p.next, p.coarse = 0, 0, 0
+	for _, d := range last {
+		p.add(d)
+	}
 }
 
 func (p *path) median() float64 {
@@ -69,13 +89,19 @@ func (p *path) deviation() float64 {
 // it; the measured time itself is the caller's.
 func (p *path) sample(delay float64) sample {
 	p.add(delay)
+	if p.coarse >= rerouted {
+		p.forget(p.coarse)
+	}
 	s := sample{excess: delay - p.sorted[0], usual: p.usual()}
 	n := float64(p.n)
 	// The least of n delays is above the least possible by something like
 	// this. Of the first ones nothing is known but their size.
-	s.soft = 0.4*s.usual/math.Sqrt(n) + delay/(20*n*n) + stampNoise
+	s.soft = 0.28*s.usual/math.Sqrt(n) + delay/(20*n*n) + stampNoise
 	s.flat = 0.74*p.deviation() + s.soft
 	s.coarse = p.n > 8 && s.excess > 1.5*s.usual
+	if p.coarse++; !s.coarse {
+		p.coarse = 0
+	}
 	return s
 }
 
@@ -89,8 +115,8 @@ func (p *path) compare(s *sample, difference float64) {
 		return
 	}
 	w := 1 / (s.excess*s.excess/12 + s.usual*s.usual/16 + s.soft*s.soft)
-	p.sum += w*difference - p.sum/window
-	p.weights += w - p.weights/window
+	p.sum += w*difference - p.sum/biased
+	p.weights += w - p.weights/biased
 	mean := p.sum / p.weights
 	p.bias = 0
 	if m := mean * mean * p.weights; m > 4 {

@@ -7,21 +7,21 @@ import (
 	"testing"
 )
 
-func TestPathRemembersTheLast64(t *testing.T) {
+func TestPathRemembersTheLast(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var p path
 	var all []float64
-	for i := range 300 {
+	for i := range 1000 {
 		d := rng.ExpFloat64()
 		if i%5 == 0 && i > 0 {
 			d = all[i-1] // the same twice
 		}
 		all = append(all, d)
 		p.add(d)
-		last := slices.Sorted(slices.Values(all[max(0, len(all)-64):]))
+		last := slices.Sorted(slices.Values(all[max(0, len(all)-window):]))
 		n := len(last)
 		if p.n != n || !slices.Equal(p.sorted[:n], last) {
-			t.Fatalf("after %d: %v, want %v", i+1, p.sorted[:p.n], last)
+			t.Fatalf("after %d: %d delays, not the last %d, sorted", i+1, p.n, n)
 		}
 		m := (last[(n-1)/2] + last[n/2]) / 2
 		far := make([]float64, n)
@@ -37,8 +37,9 @@ func TestPathRemembersTheLast64(t *testing.T) {
 
 func TestPathSample(t *testing.T) {
 	var p path
-	for _, d := range []float64{10, 11, 12, 13, 14, 11, 12, 13, 12} {
-		if s := p.sample(d * 1e-3); s.coarse {
+	usual := []float64{10, 12, 11, 12.9, 12, 11.5, 12.5, 12, 12.9}
+	for i := range 100 {
+		if s := p.sample(usual[i%len(usual)] * 1e-3); s.coarse {
 			t.Errorf("the %dth delay is already coarse", p.n)
 		}
 	}
@@ -50,11 +51,13 @@ func TestPathSample(t *testing.T) {
 	if least.coarse || least.excess != 0 || least.half() <= 0 || least.soft <= 0 {
 		t.Errorf("the least delay of all: %+v", least)
 	}
-	for range window {
-		s = p.sample(20e-3)
+	for range rerouted {
+		if s = p.sample(20e-3); !s.coarse {
+			t.Fatalf("%d delays, and the coarse are ordinary: %+v", p.n, s)
+		}
 	}
-	if s.coarse || s.excess != 0 {
-		t.Errorf("a new route is the ordinary one after %d samples: %+v", window, s)
+	if s = p.sample(20e-3); s.coarse || s.excess != 0 || p.n != rerouted {
+		t.Errorf("after %d samples the new route is not the ordinary one: %d delays, %+v", rerouted, p.n, s)
 	}
 }
 
