@@ -103,6 +103,18 @@ guest run still systemctl is-active ntsclient-sync.timer
 systemctl start ntsclient-sync.service
 guest run warm ntsclient sync --json
 
+guest shift 5000
+mount --bind /var/lib /var/lib
+mount -o remount,bind,ro /var/lib
+guest run read-only systemctl start ntsclient-sync.service
+umount /var/lib
+guest shift 5000
+mount -t tmpfs -o size=16k,mode=711,uid=ntsclient,gid=ntsclient none /var/lib/ntsclient
+dd if=/dev/zero of=/var/lib/ntsclient/fill bs=4k 2>/dev/null || true
+guest run full systemctl start ntsclient-sync.service
+umount /var/lib/ntsclient
+guest run last journalctl -b --no-pager -o short-monotonic -u ntsclient-sync
+
 guest run purge dpkg --purge ntsclient
 sh /root/list >/root/after
 guest run left sh -c 'diff /root/before /root/after | grep "^>"'
@@ -161,7 +173,13 @@ func TestDebianPackage(t *testing.T) {
 			t.Errorf("state: %s", line)
 		}
 	}
-	for _, name := range []string{"dispatched", "upgrade", "purge"} {
+	for _, name := range []string{"read-only", "full"} {
+		right(t, r[name])
+		if r[name].Before.Abs() < time.Second {
+			t.Errorf("%s: the clock was right before", name)
+		}
+	}
+	for _, name := range []string{"dispatched", "upgrade", "read-only", "full", "purge"} {
 		if r[name].Exit != 0 {
 			t.Errorf("%s: exit %d\n%s%s", name, r[name].Exit, r[name].Stdout, r[name].Stderr)
 		}
@@ -176,7 +194,7 @@ func TestDebianPackage(t *testing.T) {
 		t.Logf("%s: %v", name, r[name].Took)
 	}
 	if t.Failed() {
-		t.Logf("journal:\n%s", r["journal"].Stdout)
+		t.Logf("journal:\n%s\n%s", r["journal"].Stdout, r["last"].Stdout)
 	}
 }
 
