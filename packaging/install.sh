@@ -19,6 +19,7 @@ files() { # as: mode, what, where
 	echo 644 completions/ntsclient.bash "$prefix/share/bash-completion/completions/ntsclient"
 	echo 644 completions/_ntsclient "$prefix/share/zsh/site-functions/_ntsclient"
 	echo 644 completions/ntsclient.fish "$prefix/share/fish/vendor_completions.d/ntsclient.fish"
+	echo 644 systemd/50-ntsclient.list "$prefix/lib/systemd/ntp-units.d/50-ntsclient.list"
 }
 [ -n "$dest" ] || [ "$(id -u)" = 0 ] || { echo "install.sh: this needs root" >&2; exit 1; }
 
@@ -27,6 +28,7 @@ if [ "${1-}" = --remove ]; then
 		if systemd; then systemctl disable --now "${unit##*/}" || true; fi
 		rm -f "$units/${unit##*/}"
 	done
+	if systemd; then systemctl daemon-reload; fi
 	files | while read -r _ _ where; do rm -f "$dest$where"; done
 	rm -rf "$dest/var/lib/ntsclient"
 	echo "removed; what is left is /etc/ntsclient.toml and the user ntsclient"
