@@ -3,6 +3,7 @@ package timesync
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -87,6 +88,40 @@ func TestCongestionIsHarmless(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// What decides between filters is neither a coarse sample nor a single one.
+func TestBankEvidence(t *testing.T) {
+	b, _ := runBank(1e-9, 100, jittery)
+	spread := func() float64 { return slices.Max(b.evidence[:]) - slices.Min(b.evidence[:]) }
+	before, was := b.evidence, spread()
+	b.take(&sample{z: 1, excess: 5e-3, usual: 2e-4, flat: 1e-4, soft: 1e-5, coarse: true})
+	if b.evidence != before {
+		t.Errorf("a coarse sample changes the evidence from %v to %v", before, b.evidence)
+	}
+	x, _, _, _ := b.estimate()
+	b.take(&sample{z: x + 1, excess: 1e-4, usual: 2e-4, flat: 1e-4, soft: 1e-5})
+	if now := spread(); now > was+5 {
+		t.Errorf("one sample that is a second off changes the evidence from %v to %v", before, b.evidence)
+	}
+}
+
+// A sample from a while ago says the same as it did then.
+func TestBankTakesOlderSamples(t *testing.T) {
+	b, _ := runBank(1e-9, 100, jittery)
+	later := b
+	x, _, y, _ := b.estimate()
+	s := sample{z: x + 20e-6, excess: 1e-5, usual: 2e-4, flat: 1e-4, soft: 1e-5}
+	b.take(&s)
+	b.predict(10)
+	later.predict(10)
+	s.age = 10
+	later.take(&s)
+	x1, _, _, _ := b.estimate()
+	x2, _, _, _ := later.estimate()
+	if off := math.Abs(x1 - x2); off > 1e-6 || math.Abs(y) < 10e-6 {
+		t.Errorf("10 s later it says %v more, at a rate of %v", off, y)
 	}
 }
 

@@ -159,11 +159,16 @@ func (l *Loop) learned(f Frequency) {
 // Forget drops all that was measured but the frequency: after a suspend, or on
 // another network. After a step by others nothing needs to be forgotten.
 func (l *Loop) Forget() {
-	l.learned(l.Frequency())
-	l.begun, l.absurd, l.schedule = false, 0, schedule{}
+	l.restart()
 	l.rate = l.base
 	clear(l.paths)
 	l.order = nil
+}
+
+// restart begins anew with the next agreement, with the frequency as known.
+func (l *Loop) restart() {
+	l.learned(l.Frequency())
+	l.begun, l.absurd, l.schedule = false, 0, schedule{}
 }
 
 // Leap tells of a leap second that the clock and the servers have just made:
@@ -236,7 +241,7 @@ func (l *Loop) contradicts(now Moment, c *Consensus) bool {
 	if l.absurd++; l.absurd < believe {
 		return true
 	}
-	l.Forget()
+	l.restart()
 	return false
 }
 

@@ -77,7 +77,7 @@ func (b *bench) answers() []Measured {
 func (b *bench) round() Orders {
 	b.t.Helper()
 	o := b.loop.Round(Situation{Moment: b.moment(), First: b.first}, b.answers())
-	if notFinite(o.Rate, o.Base) || math.Abs(o.Rate) > 500e-6 || math.Abs(o.Base) > 500e-6 || math.Abs(o.Rate-o.Base) > 400.01e-6 || o.Wait <= 0 {
+	if notFinite(o.Rate, o.Base) || math.Abs(o.Rate) > 500e-6 || math.Abs(o.Base) > 500e-6 || math.Abs(o.Rate-o.Base) > 400.01e-6 || o.Wait <= 0 || o.Rate != o.Base && o.Until <= b.moment().Raw {
 		b.t.Fatalf("impossible orders %+v", o)
 	}
 	b.first = b.first && (o.Err != nil || o.Decision.Refused)
@@ -364,6 +364,40 @@ func TestLoopSlewGoesOn(t *testing.T) {
 	within(t, "offset", b.offset(), 0, 5*time.Microsecond)
 }
 
+// Once it has settled, small offsets are made up slowly, and large ones within
+// one poll.
+func TestLoopIsCalm(t *testing.T) {
+	b := newBench(t, 1, Frequency{})
+	slew := func(offset time.Duration) time.Duration {
+		b.correction -= offset
+		now := b.moment().Raw
+		return b.round().Until - now
+	}
+	b.rounds(9)
+	within(t, "slew at the start", slew(time.Nanosecond), b.last.Poll, 0)
+	b.rounds(40)
+	small := b.last.Before.Deviation
+	within(t, "a slew that may be noise", slew(small), 128*time.Second, 0)
+	b.rounds(10)
+	within(t, "a slew that is no noise", slew(time.Millisecond), 64*time.Second, 0)
+}
+
+// What is estimated counts within what is agreed on.
+func TestLoopStaysWithinTheAgreement(t *testing.T) {
+	l := newBench(t, 1, Frequency{}).loop
+	for before, want := range map[time.Duration]time.Duration{
+		300 * time.Millisecond: 250 * time.Millisecond, 0: 200 * time.Millisecond, 222 * time.Millisecond: 222 * time.Millisecond,
+	} {
+		o := Orders{
+			Before:    Estimate{Offset: before},
+			Consensus: Consensus{Lo: 200 * time.Millisecond, Hi: 250 * time.Millisecond, Uncertainty: time.Millisecond},
+			Poll:      64 * time.Second,
+		}
+		l.decide(Situation{}, &o)
+		within(t, before.String(), o.Step, want, 0)
+	}
+}
+
 func TestLoopStartsWithoutAnswers(t *testing.T) {
 	b := newBench(t, 1, Frequency{})
 	b.servers[0].silent = true
@@ -409,8 +443,8 @@ func TestPollAdapts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	poll := func(n int) (o Orders) {
 		for range n {
-			b.servers[0].up = 5*time.Millisecond + time.Duration(1e6*rng.ExpFloat64())
-			b.servers[0].down = 5*time.Millisecond + time.Duration(1e6*rng.ExpFloat64())
+			b.servers[0].up = 5*time.Millisecond + time.Duration(1e5*rng.ExpFloat64())
+			b.servers[0].down = 5*time.Millisecond + time.Duration(1e5*rng.ExpFloat64())
 			o = b.round()
 		}
 		return o
@@ -418,11 +452,12 @@ func TestPollAdapts(t *testing.T) {
 	if o := poll(150); o.Poll < 512*time.Second {
 		t.Errorf("a quiet crystal over a noisy network is asked every %v", o.Poll)
 	}
+	since := b.loop.since
 	for range 60 {
-		b.frequency += 5e-6 * rng.NormFloat64()
+		b.frequency += 1e-6 * rng.NormFloat64()
 		poll(1)
 	}
-	if o := poll(1); o.Poll > 256*time.Second {
+	if o := poll(1); o.Poll > 128*time.Second || b.loop.since != since {
 		t.Errorf("a crystal that jumps is asked only every %v", o.Poll)
 	}
 }
