@@ -136,7 +136,11 @@ func TestDebianPackage(t *testing.T) {
 	n := serve(t, "", "", "", "", "")
 	m := Machine{Arch: AMD64, RTC: epoch, Script: "", Files: append(n.files, []File{
 		{"init", Program, []byte(debianInit)},
-		{"disk", Dir, nil}, {"disk/root", Dir, nil}, {"disk/etc", Dir, nil}, {"disk/etc/systemd", Dir, nil}, {"disk/etc/systemd/system", Dir, nil},
+		{"disk", Dir, nil},
+		{"disk/root", Dir, nil},
+		{"disk/etc", Dir, nil},
+		{"disk/etc/systemd", Dir, nil},
+		{"disk/etc/systemd/system", Dir, nil},
 		{"disk/root/ntsclient.deb", Plain, debianPackage(t)},
 		{"disk/root/list", Plain, []byte(debianList)},
 		{"disk/root/script", Plain, []byte(debianScript)},
