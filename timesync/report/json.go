@@ -15,12 +15,14 @@ import (
 
 // WriteJSON writes the report as one indented object and a line end. Characters
 // that could steer a terminal are written as \u escapes.
-func (r *Report) WriteJSON(w io.Writer) error {
+func (r *Report) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+
+func writeJSON(w io.Writer, what any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	if err := e.Encode(r); err != nil {
+	if err := e.Encode(what); err != nil {
 		return fmt.Errorf("report as JSON: %w", err)
 	}
 	_, err := w.Write(escapeUnprintable(b.Bytes()))
@@ -32,14 +34,19 @@ func (r *Report) WriteJSON(w io.Writer) error {
 // fields: let it hold the Report in a field, or give the Report the fields.
 func (r Report) MarshalJSON() ([]byte, error) {
 	type fields Report // those named below stand in for their namesakes in it
+	standing := r.Standing
+	if standing == nil && r.Keeping != nil {
+		standing = &Standing{Loop: r.Loop, Synchronized: r.Synchronized}
+	}
 	ordered := struct {
 		Schema  int        `json:"schema"`
 		Command string     `json:"command"`
 		DryRun  bool       `json:"dry_run"`
 		Result  Result     `json:"result"`
 		Time    *time.Time `json:"time,omitempty"`
+		*Standing
 		fields
-	}{r.Schema, r.Command, r.DryRun, r.Result, nil, fields(r)}
+	}{r.Schema, r.Command, r.DryRun, r.Result, nil, standing, fields(r)}
 	ordered.Clock = r.Clock.UTC()
 	if r.Agreement != nil {
 		agreed := r.Time.UTC()

@@ -19,6 +19,7 @@ const (
 	NoAgreement  Result = "no_agreement"
 	Refused      Result = "refused"
 	NotPermitted Result = "not_permitted"
+	Held         Result = "held" // of the loop: agreed, and too far off to be corrected
 )
 
 // Action is what was done to the clock, or in a dry run would have been.
@@ -62,6 +63,11 @@ type Report struct {
 	ReasonCode string `json:"reason_code"` // why not, or why so; for scripts
 	Reason     string `json:"reason"`      // the same in words
 
+	// Keeping is nil but where a loop keeps the clock.
+	*Keeping
+	// Standing is nil but in the report of `status`.
+	Standing *Standing `json:"-"` // its keys stand in front
+
 	Bootstrap *Bootstrap `json:"bootstrap,omitempty"`
 	Servers   []Server   `json:"servers"`
 }
@@ -72,6 +78,31 @@ type Agreement struct {
 	Offset      Seconds    `json:"offset_s"`          // to be added to the local clock
 	Uncertainty Seconds    `json:"uncertainty_s"`     // the truth is within ± this of Offset
 	Interval    [2]Seconds `json:"agreed_interval_s"` // what a majority of operators covers
+}
+
+// Keeping is what a running loop knows besides.
+type Keeping struct {
+	Loop                 bool    `json:"loop"`
+	Synchronized         bool    `json:"synchronized"`              // by the kernel's own account
+	Frequency            float64 `json:"frequency_ppm"`             // of the clock, as steered
+	FrequencyUncertainty float64 `json:"frequency_uncertainty_ppm"` // its standard deviation
+	NextPoll             Seconds `json:"next_poll_s"`               // from Clock on
+	Poll                 Seconds `json:"poll_s"`
+	Steps                int     `json:"steps"` // since the loop began
+
+	LastAgreement time.Time `json:"last_agreement,omitzero"` // UTC, by the agreed time
+	Offsets       []Seconds `json:"offsets_s,omitempty"`     // of the last rounds that agreed, at most MaxOffsets, the newest last
+}
+
+// MaxOffsets is how many offsets a loop tells.
+const MaxOffsets = 64
+
+// Standing is what `status` finds out when it is asked.
+type Standing struct {
+	Loop         bool     `json:"loop"`            // one is running
+	Synchronized bool     `json:"synchronized"`    // by the kernel's own account
+	Age          *Seconds `json:"age_s,omitempty"` // of what else is told; nil: nothing is known, or the clock was set back since
+	Of           string   `json:"-"`               // the command that made the report; empty: nothing is known
 }
 
 // Bootstrap says how the time was found where certificates could not be dated
@@ -94,6 +125,8 @@ type Server struct {
 
 	// Measured is nil where there was no authenticated answer.
 	*Measured
+	// Watched is nil but where a loop keeps the clock.
+	*Watched
 	Certificate *Certificate `json:"certificate,omitempty"`
 	Error       *Error       `json:"error,omitempty"` // only where Failed
 }
@@ -112,6 +145,18 @@ type Measured struct {
 	Samples        int     `json:"samples"`      // authenticated answers of this round
 	KeyExchange    bool    `json:"key_exchange"` // one was made in this round
 	Timestamps     string  `json:"timestamps"`   // "kernel" or "user"
+}
+
+// Watched is what a running loop knows of a server besides.
+type Watched struct {
+	Reach      string  `json:"reach"`              // the last eight rounds, the newest last: 1 where it answered
+	KeyBits    int     `json:"key_bits,omitempty"` // of its session; absent: there is none
+	KeyAge     Seconds `json:"key_age_s,omitempty"`
+	NAKs       int     `json:"naks"`
+	LastAnswer Seconds `json:"last_answer_s,omitempty"` // before Report.Clock
+	Poll       Seconds `json:"poll_s"`                  // at most so often
+
+	Failures map[string]int `json:"failures,omitempty"` // rounds without an answer since the loop began, by the error's code
 }
 
 // Certificate is the leaf of the chain that the server's keys hang on. Its

@@ -21,14 +21,7 @@ type Style struct {
 // and what it comes to. No line is longer than the style's width, and nothing
 // that a server sent reaches the terminal raw.
 func (r *Report) WriteText(w io.Writer, o Style) error {
-	if o.Width == 0 {
-		o.Width = 80
-	}
-	o.Width = min(max(o.Width, 40), 100)
-	p := &page{Style: o, glyphs: ascii}
-	if o.UTF8 {
-		p.glyphs = unicodes
-	}
+	p := newPage(o)
 	if len(r.Servers) > 0 {
 		p.table(r.Servers)
 		p.line()
@@ -53,6 +46,8 @@ type glyphs struct {
 	shade, thin, thick     string // of the drawing: agreed, a bar outside of that, and inside
 	left, right            string // where a bar goes on beyond the edge
 	axis, begin, zero, end string
+
+	blocks []string // low to high
 }
 
 var unicodes = glyphs{
@@ -61,6 +56,7 @@ var unicodes = glyphs{
 	plusMinus: "±", ellipsis: "…", arrow: "→",
 	shade: "░", thin: "─", thick: "━", left: "◀", right: "▶",
 	axis: "─", begin: "├", zero: "┼", end: "┤",
+	blocks: []string{"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"},
 }
 
 var ascii = glyphs{
@@ -69,6 +65,7 @@ var ascii = glyphs{
 	plusMinus: "+/-", ellipsis: "...", arrow: "->",
 	shade: ":", thin: "-", thick: "=", left: "<", right: ">",
 	axis: "-", begin: "|", zero: "+", end: "|",
+	blocks: []string{"_", ".", "-", "~", "=", "+", "*", "#"},
 }
 
 // color is the number of a colour or a weight in an escape sequence.
@@ -96,6 +93,18 @@ type page struct {
 	Style
 	glyphs
 	out strings.Builder
+}
+
+func newPage(o Style) *page {
+	if o.Width == 0 {
+		o.Width = 80
+	}
+	o.Width = min(max(o.Width, 40), 100)
+	p := &page{Style: o, glyphs: ascii}
+	if o.UTF8 {
+		p.glyphs = unicodes
+	}
+	return p
 }
 
 // line writes one line, and no blanks at its end.
@@ -154,25 +163,33 @@ func (p *page) nameWidth(servers []Server, limit int) int {
 	return min(width, limit)
 }
 
-// table writes a line for each server, and below it why it is out.
-func (p *page) table(servers []Server) {
-	columns := p.columns(servers)
+// fit takes the columns that there is room for, and tells the width of names.
+// On a narrow terminal what is least needed goes first, from the right.
+func (p *page) fit(servers []Server, columns []column) (fitting []column, width int) {
 	rest := p.Width - len("x ")
 	for _, c := range columns {
 		rest -= c.width() + 2
 	}
-	// On a narrow terminal what is least needed goes first, from the right.
 	for rest < 16 && len(columns) > 2 {
 		rest += columns[len(columns)-1].width() + 2
 		columns = columns[:len(columns)-1]
 	}
-	width := p.nameWidth(servers, min(rest, p.Width/2))
+	return columns, p.nameWidth(servers, min(rest, p.Width/2))
+}
+
+func (p *page) head(columns []column, width int) {
+	head := "  " + p.name(&Server{Name: "server"}, width)
+	for _, c := range columns {
+		head += "  " + c.head
+	}
+	p.line(span{dim, head})
+}
+
+// table writes a line for each server, and below it why it is out.
+func (p *page) table(servers []Server) {
+	columns, width := p.fit(servers, p.columns(servers))
 	if len(columns) > 0 {
-		head := "  " + p.name(&Server{Name: "server"}, width)
-		for _, c := range columns {
-			head += "  " + c.head
-		}
-		p.line(span{dim, head})
+		p.head(columns, width)
 	}
 	anyAgrees := slices.ContainsFunc(servers, func(s Server) bool { return s.Verdict == ServerAgreed })
 	for i := range servers {
@@ -244,26 +261,13 @@ func (p *page) columns(servers []Server) []column {
 	if !slices.ContainsFunc(servers, func(s Server) bool { return s.Measured != nil }) {
 		return nil
 	}
-	quantity := func(head, prefix string, signed bool, of func(*Measured) Seconds) column {
-		numbers, units := make([]string, len(servers)), make([]string, len(servers))
-		for i, s := range servers {
+	seconds := func(head, prefix string, signed bool, of func(*Measured) Seconds) column {
+		return p.quantity(servers, head, prefix, signed, func(s *Server) (Seconds, bool) {
 			if s.Measured == nil {
-				continue
+				return 0, false
 			}
-			d := time.Duration(of(s.Measured))
-			numbers[i], units[i] = human(d)
-			if signed {
-				numbers[i] = sign(d) + numbers[i]
-			}
-			numbers[i], units[i] = prefix+numbers[i], p.text(units[i])
-		}
-		align(numbers, false)
-		align(units, true)
-		cells := make([]string, len(servers))
-		for i := range cells {
-			cells[i] = numbers[i] + " " + units[i]
-		}
-		return newColumn(head, cells, false)
+			return of(s.Measured), true
+		})
 	}
 	word := func(head string, left bool, of func(*Measured) string) column {
 		cells := make([]string, len(servers))
@@ -275,12 +279,35 @@ func (p *page) columns(servers []Server) []column {
 		return newColumn(head, cells, left)
 	}
 	return []column{
-		quantity("offset", "", true, func(m *Measured) Seconds { return m.Offset }),
-		quantity("uncertainty", p.plusMinus+" ", false, func(m *Measured) Seconds { return m.Uncertainty }),
-		quantity("delay", "", false, func(m *Measured) Seconds { return m.Delay }),
+		seconds("offset", "", true, func(m *Measured) Seconds { return m.Offset }),
+		seconds("uncertainty", p.plusMinus+" ", false, func(m *Measured) Seconds { return m.Uncertainty }),
+		seconds("delay", "", false, func(m *Measured) Seconds { return m.Delay }),
 		word("stratum", false, func(m *Measured) string { return strconv.Itoa(int(m.Stratum)) }),
 		word("AEAD", true, func(m *Measured) string { return shorten(p.text(shortAEAD(m.AEAD)), 8, p.ellipsis) }),
 	}
+}
+
+// quantity is a column of durations, with their units below each other.
+func (p *page) quantity(servers []Server, head, prefix string, signed bool, of func(*Server) (Seconds, bool)) column {
+	numbers, units := make([]string, len(servers)), make([]string, len(servers))
+	for i := range servers {
+		d, ok := of(&servers[i])
+		if !ok {
+			continue
+		}
+		numbers[i], units[i] = human(time.Duration(d))
+		if signed {
+			numbers[i] = sign(time.Duration(d)) + numbers[i]
+		}
+		numbers[i], units[i] = prefix+numbers[i], p.text(units[i])
+	}
+	align(numbers, false)
+	align(units, true)
+	cells := make([]string, len(servers))
+	for i := range cells {
+		cells[i] = numbers[i] + " " + units[i]
+	}
+	return newColumn(head, cells, false)
 }
 
 // newColumn brings the head and the cells to one width.
