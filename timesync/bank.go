@@ -1,6 +1,9 @@
 package timesync
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // The bank holds filters for two questions that nobody answers beforehand: how
 // much the crystal wanders (the random walk of its frequency, in s/s per √s),
@@ -16,10 +19,13 @@ const (
 	// forgetting is what is left of the evidence for a filter after each
 	// further sample: what counts are about the last hundred.
 	forgetting = 0.99
-	// outlier is how much of a sample's likelihood is left, spread over the
-	// usual excess delay, when it fits a filter not at all: so no single one
-	// decides between filters.
+	// outlier is the part of samples that may be off for reasons of their own,
+	// as a Cauchy distribution as wide as the usual excess delay: so no single
+	// sample decides between filters, and many that are far off still do.
 	outlier = 0.2
+	// certain is by how much a filter can be more probable than another, as a
+	// logarithm.
+	certain = 10
 	// least uncertainty of a sample, s: stamps are no better.
 	stampNoise = 1e-7
 )
@@ -80,6 +86,8 @@ func (b *bank) take(s *sample) {
 	for i := range b.filter {
 		k := &b.filter[i]
 		z := s.z + k.y*s.age
+		width, off := s.usual+s.soft, z-k.x
+		strange := outlier * width / (width*width + off*off)
 		var likelihood float64
 		if i < wanders || s.coarse {
 			likelihood = k.within(z, s.half(), s.soft*s.soft)
@@ -87,8 +95,18 @@ func (b *bank) take(s *sample) {
 			likelihood = k.normal(z, s.flat*s.flat)
 		}
 		if !s.coarse {
-			b.evidence[i] = forgetting*b.evidence[i] + logSum(likelihood, math.Log(outlier/(s.usual+s.soft)))
+			b.evidence[i] = forgetting*b.evidence[i] + logSum(likelihood, math.Log(strange))
 		}
+	}
+	b.doubt()
+}
+
+// doubt sees to it that no filter is ever given up: another one may be right
+// from tomorrow on.
+func (b *bank) doubt() {
+	least := slices.Max(b.evidence[:]) - certain
+	for i := range b.evidence {
+		b.evidence[i] = max(b.evidence[i], least)
 	}
 }
 
