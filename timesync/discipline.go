@@ -137,6 +137,7 @@ type Loop struct {
 	schedule
 	votes   []Vote
 	samples []sample
+	biases  []float64
 }
 
 // NewLoop begins with what is known of the clock's frequency.
@@ -309,8 +310,9 @@ func (l *Loop) rebase() {
 	}
 }
 
-// compare learns the servers' biases against the estimate. Their mean is taken
-// out: it would be the estimate's own. Servers long unheard of are forgotten.
+// compare learns the servers' biases against the estimate. Their median is
+// taken out: it would be the estimate's own. (The mean would follow a single
+// server whose time runs away.) Servers long unheard of are forgotten.
 func (l *Loop) compare(measured []Measured, outcomes []Outcome) {
 	x, _, y, _ := l.bank.estimate()
 	n := 0
@@ -328,12 +330,14 @@ func (l *Loop) compare(measured []Measured, outcomes []Outcome) {
 		delete(l.paths, p.server)
 		return true
 	})
-	var mean float64
+	l.biases = l.biases[:0]
 	for _, p := range l.order {
-		mean += p.bias / float64(len(l.order))
+		l.biases = append(l.biases, p.bias)
 	}
+	slices.Sort(l.biases)
+	common := (l.biases[(len(l.biases)-1)/2] + l.biases[len(l.biases)/2]) / 2
 	for _, p := range l.order {
-		p.bias -= mean
+		p.bias -= common
 	}
 }
 

@@ -30,6 +30,7 @@ type path struct {
 	// estimate (s), and of the weights (1/s²).
 	sum, weights float64
 	bias         float64 // taken from its samples, s
+	misfit       float64 // how far beyond their bounds its samples were of late, s
 
 	heard time.Duration // last, on the raw clock
 }
@@ -97,6 +98,7 @@ func (p *path) sample(delay float64) sample {
 	// The least of n delays is above the least possible by something like
 	// this. Of the first ones nothing is known but their size.
 	s.soft = 0.28*s.usual/math.Sqrt(n) + delay/(20*n*n) + stampNoise
+	s.soft = math.Hypot(s.soft, 2*p.misfit) // who contradicts the others counts for less
 	s.flat = 0.74*p.deviation() + s.soft
 	s.coarse = p.n > 8 && s.excess > 1.5*s.usual
 	if p.coarse++; !s.coarse {
@@ -111,6 +113,7 @@ func (p *path) sample(delay float64) sample {
 // what chance may have added (the estimator of James and Stein), so that where
 // there is no bias none is made up.
 func (p *path) compare(s *sample, difference float64) {
+	p.misfit += (max(math.Abs(difference-p.bias)-s.half(), 0) - p.misfit) / 8
 	if p.n <= 8 {
 		return
 	}

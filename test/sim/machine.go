@@ -124,6 +124,9 @@ func (m *machine) ask(measured []timesync.Measured) []timesync.Measured {
 		if m.lie != nil {
 			offset += m.lie[a.server]
 		}
+		if a.server == 0 {
+			offset += m.runaway * sent
+		}
 		delay := a.up + a.down + m.clockError() - off
 		measured = append(measured, timesync.Measured{
 			Server: m.names[a.server], Operator: m.names[a.server],

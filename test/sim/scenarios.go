@@ -20,6 +20,7 @@ type world struct {
 	known   timesync.Frequency
 	loss    float64   // of packets, each way
 	lie     []float64 // error of each server, s
+	runaway float64   // how fast the first server's time runs away, s/s
 	oneShot bool      // hourly runs of a program that ends, and no loop
 }
 
@@ -77,6 +78,13 @@ func stress(name string, chronyTime float64, w world) scenario {
 	}
 }
 
+// stressOurs is one that there is no figure of chrony's for.
+func stressOurs(name string, target float64, w world) scenario {
+	s := stress(name, 0, w)
+	s.target.time = target * us
+	return s
+}
+
 // converge starts 1 s off with a crystal of 100 ppm.
 func converge(name string, net network, known timesync.Frequency, chronySettled, target float64) scenario {
 	return scenario{
@@ -130,6 +138,7 @@ var scenarios = withDefaults([]scenario{
 	stress("20 % loss each way", 98, world{net: wan, servers: 1, loss: 0.2}),
 	stress("one of four 50 ms off", 72, world{net: wan, servers: 4, lie: []float64{0, 0, 0, 50e-3}}),
 	stress("four with constant errors", 95, world{net: wan, servers: 4, lie: []float64{1e-3, -0.75e-3, 0.5e-3, -0.5e-3}}),
+	stressOurs("one of four runs away", 63.1, world{net: wan, servers: 4, runaway: 1e-6}),
 	stress("frequency swings 0.3 ppm", 53, world{net: lan, servers: 1, swing: sine(0.3e-6, 7200)}),
 	stress("frequency jumps 0.5 ppm", 55, world{net: lan, servers: 1, swing: square(0.5e-6, 7200)}),
 
