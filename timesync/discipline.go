@@ -330,6 +330,9 @@ func (l *Loop) compare(measured []Measured, outcomes []Outcome) {
 		delete(l.paths, p.server)
 		return true
 	})
+	if len(l.order) == 0 {
+		return
+	}
 	l.biases = l.biases[:0]
 	for _, p := range l.order {
 		l.biases = append(l.biases, p.bias)
