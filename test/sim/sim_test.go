@@ -7,18 +7,59 @@ import (
 	"testing"
 )
 
-// slack is what few seeds may be off by chance: the spread over seeds, as a
-// part of the figure, is about a half in the noisiest rows.
-const slack = 1.15
+// reached are the times (RMS, µs) that the loop was at with seeds 1 to 200 when
+// it was last made better.
+var reached = map[string]float64{
+	"keep LAN1-A":                      11.4,
+	"keep LAN4-A":                      5.6,
+	"keep LAN1-B":                      30.2,
+	"keep LAN4-B":                      14.6,
+	"keep WAN1-A":                      47.2,
+	"keep WAN4-A":                      24.6,
+	"keep WAN1-B":                      113.4,
+	"keep WAN4-B":                      55.3,
+	"keep BAD1-A":                      314.5,
+	"keep BAD4-A":                      162.7,
+	"keep BAD1-B":                      563.6,
+	"keep BAD4-B":                      286.6,
+	"adapt LAN1-A":                     53.0,
+	"adapt LAN1-B":                     55.5,
+	"adapt WAN1-A":                     261.8,
+	"adapt WAN4-B":                     345.7,
+	"adapt BAD1-A":                     2167.1,
+	"stress route change, 4 servers":   52.5,
+	"stress route change, 1 server":    60.1,
+	"stress gaussian jitter":           16.2,
+	"stress heavy tail":                18.2,
+	"stress asymmetric jitter":         65.4,
+	"stress 20 % loss each way":        62.6,
+	"stress one of four 50 ms off":     27.6,
+	"stress four with constant errors": 36.5,
+	"stress one of four runs away":     27.6,
+	"stress frequency swings 0.3 ppm":  22.1,
+	"stress frequency jumps 0.5 ppm":   38.0,
+}
 
-// TestScenarios is `make sim` with few seeds. Where the loop gets worse by more
-// than the distance to its targets, a row misses.
+const (
+	// slack is what few seeds may be off by chance.
+	slack = 1.15
+	// worse is from where on it is no chance.
+	worse = 1.25
+)
+
+// TestScenarios is `make sim` with few seeds, and with what was reached in
+// place of the targets, so that the loop does not get worse unnoticed.
 func TestScenarios(t *testing.T) {
 	for i := range scenarios {
 		s := &scenarios[i]
 		t.Run(s.group+"/"+s.name, func(t *testing.T) {
-			for _, miss := range many(s, 2001, 2010).misses(s.target, slack) {
+			f := many(s, 2001, 2010)
+			for _, miss := range f.misses(s.target, slack) {
 				t.Error(miss)
+			}
+			best, ok := reached[s.group+" "+s.name]
+			if ok != (s.target.time > 0) || ok && f.time/us > worse*best {
+				t.Errorf("time %.1f µs, was %.1f", f.time/us, best)
 			}
 		})
 	}
