@@ -117,7 +117,7 @@ const (
 const errAbsurd = disagreement("the servers agree on a time that cannot be after all that was measured before; asked again")
 
 // Loop is the discipline of one clock. One goroutine uses it. What it needs of
-// memory is fixed, and a kilobyte for each server.
+// memory is fixed, and 4 KiB for each server.
 type Loop struct {
 	cfg   LoopConfig
 	known Frequency

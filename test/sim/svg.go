@@ -56,13 +56,13 @@ func panel(b *bytes.Buffer, s *scenario, title string, seed uint64, y int) {
 	})
 	fmt.Fprintf(b, `<g transform="translate(%d,%d)">`+"\n", left, y+top)
 	fmt.Fprintf(b, `<text y="-10" font-weight="bold">%s</text>`+"\n", title)
-	fmt.Fprintf(b, `<text x="%d" y="-10" text-anchor="end">offset of this run %.1f µs RMS, target ± %.1f, chrony ± %.1f (second half)</text>`+"\n",
+	fmt.Fprintf(b, `<text x="%d" y="-10" text-anchor="end">offset of this run: %.1f µs RMS; green: target, ± %.1f; grey: chrony, ± %.1f</text>`+"\n",
 		width, math.Sqrt(squares/n)/us, s.target.time/us, s.chrony.time/us)
 	band(b, place, s.chrony.time, "#eeeeee")
 	band(b, place, s.target.time, "#cfe8cf")
 	fmt.Fprintf(b, `<rect width="%d" height="%d" fill="none" stroke="#999"/>`+"\n", width, height)
 	for _, e := range []float64{-s.chrony.time, 0, s.chrony.time} {
-		fmt.Fprintf(b, `<text x="-6" y="%.1f" text-anchor="end" dominant-baseline="middle">%+.0f µs</text>`+"\n", place(e), e/us)
+		fmt.Fprintf(b, `<text x="-6" y="%.1f" text-anchor="end" dominant-baseline="middle">%.0f µs</text>`+"\n", place(e), e/us)
 	}
 	for h := 0; float64(h)*3600 <= s.length; h++ {
 		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle">%d h</text>`+"\n", float64(h)*3600/s.length*width, height+16, h)
