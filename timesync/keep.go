@@ -2,6 +2,7 @@ package timesync
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -34,6 +35,12 @@ func (c *Client) open(ctx context.Context, wait time.Duration) (loop bool, err e
 		c.Log.Warn("nothing is kept", "error", err)
 		return false, nil
 	}
+	c.adopt(store)
+	return false, nil
+}
+
+// adopt takes what was saved.
+func (c *Client) adopt(store *Store) {
 	c.store, c.saved = store, store.Saved()
 	states := make(map[string]*ServerState, len(c.sources))
 	for _, s := range c.sources {
@@ -46,7 +53,6 @@ func (c *Client) open(ctx context.Context, wait time.Duration) (loop bool, err e
 		states[s.Name] = s.state
 	}
 	c.saved.Servers = states
-	return false, nil
 }
 
 // withdraw takes the cookies that a round may send out of the saved jars,
@@ -64,22 +70,29 @@ func (c *Client) withdraw() {
 	}
 }
 
+// online tells whether anything shows that there is a network.
+func (r *round) online() bool {
+	return slices.ContainsFunc(r.measured, func(m *measurement) bool { return !m.waiting && !m.absent() })
+}
+
 // settle keeps in memory what the round taught: agreed times of key
 // exchanges, dated chains, and, if it was not interrupted, back-offs.
-func (c *Client) settle(r *round, ballots []*ballot, whole bool) {
+func (c *Client) settle(r *round, whole bool) {
 	now := r.now
 	if r.err == nil {
 		now = now.Add(r.Offset)
 	}
-	online := slices.ContainsFunc(r.measured, func(m *measurement) bool { return !m.waiting && !m.absent() })
+	online := r.online()
 	for i, m := range r.measured {
 		s := m.state
-		switch {
-		case m.sample != nil:
-			s.Backoff = nil
+		switch failed := cmp.Or(m.renewal, m.err); {
+		case m.sample != nil && m.renewal == nil:
 			s.Addrs = addAddr(s.Addrs, m.session)
+			if m.session == s.Session && !m.renew { // not by older keys
+				s.Backoff = nil
+			}
 		case m.keyExchange && online && whole: // even if it worked: RFC 8915 §4.2
-			e := tellError(m.err)
+			e := tellError(failed)
 			s.Backoff = s.Backoff.Failed(now, e.Stage, e.Code, e.Message)
 		}
 		if r.err != nil || s.Session == nil || s.Dated {
@@ -88,7 +101,7 @@ func (c *Client) settle(r *round, ballots []*ballot, whole bool) {
 		if s.Born.IsZero() {
 			s.Born = now
 		}
-		s.Dated = ballots[i].passed || m.NTS.VerifyChain(&s.Session.Chain, now) == nil
+		s.Dated = r.ballots[i].passed || m.NTS.VerifyChain(&s.Session.Chain, now) == nil
 	}
 }
 
@@ -101,8 +114,12 @@ func (c *Client) keep(r *round) {
 		c.saved.Agreed = &AgreedTime{Time: r.report.Time, Uncertainty: r.Uncertainty, BootID: c.BootID}
 	}
 	c.save()
+	c.saveReport(r.report)
+}
+
+func (c *Client) saveReport(r *report.Report) {
 	var text bytes.Buffer
-	err := r.report.WriteJSON(&text)
+	err := r.WriteJSON(&text)
 	if err == nil {
 		err = c.store.SaveReport(text.Bytes())
 	}

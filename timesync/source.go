@@ -23,6 +23,7 @@ const (
 	// rateRest and denyRest are how long a server is left alone that asked for
 	// fewer requests, or for none (RFC 5905 §7.4).
 	rateRest = 64 * time.Second
+	maxRest  = 2 * time.Hour
 	denyRest = time.Hour
 )
 
@@ -38,11 +39,15 @@ type Server struct {
 // a time.
 type source struct {
 	Server
+	network
+	moment   func() (Moment, error) // reads the clocks; nil where nobody needs that
 	state    *ServerState
-	lastSent time.Time // to keep the interval
-	leaf     time.Time // latest notBefore of the leaf certificates verified; zero: none
-	restsTo  time.Time // it is not asked before
+	lastSent time.Time     // to keep the interval
+	leaf     time.Time     // latest notBefore of the leaf certificates verified; zero: none
+	restsTo  time.Time     // it is not asked before
+	pace     time.Duration // between requests, at least: it asked for fewer
 	kiss     *nts.Error
+	history
 }
 
 // measurement is what one round got out of one server.
@@ -54,7 +59,9 @@ type measurement struct {
 	dated       bool          // its chain was valid at an agreed time before
 	samples     int           // authenticated answers
 	jitter      time.Duration // of the other samples' offsets around it
+	correction  time.Duration // of the clock while the last of them was taken
 	keyExchange bool          // one was tried in this round
+	renewal     error         // why that failed, where the old session is still good
 	verified    bool          // and it worked, with a chain that is right, but perhaps for the dates
 	early       error         // that chain is not valid yet at the local clock, which was not in doubt
 	waiting     bool          // it was not asked, as it rests
@@ -64,7 +71,7 @@ type measurement struct {
 func (s *source) measure(ctx context.Context, p *Policy, doubt bool) *measurement {
 	m := &measurement{source: s}
 	var all []*nts.Sample
-	for lost := 0; len(all) < p.Samples && lost < tries; {
+	for lost := 0; len(all) < p.Samples && lost < s.tries(); {
 		if err := m.prepare(ctx, p, doubt); err != nil {
 			m.err = err
 			break
@@ -76,7 +83,7 @@ func (s *source) measure(ctx context.Context, p *Policy, doubt bool) *measuremen
 			}))
 			break
 		}
-		sample, err := s.ask(ctx, p.AnswerTimeout)
+		sample, err := m.ask(ctx, p.AnswerTimeout)
 		switch {
 		case err == nil && !m.keyExchange && s.expired(sample.T3):
 			s.state.dropSession()
@@ -85,12 +92,17 @@ func (s *source) measure(ctx context.Context, p *Policy, doubt bool) *measuremen
 			all = append(all, sample)
 		default:
 			m.err = err
-			if lost++; m.over(err, len(all)) {
-				lost = tries
+			lost++
+			if m.over(err, len(all)) {
+				m.choose(all)
+				return m
 			}
 		}
 	}
 	m.choose(all)
+	if m.renew {
+		m.renewKeys(ctx, p)
+	}
 	return m
 }
 
@@ -100,13 +112,16 @@ func (m *measurement) over(err error, samples int) bool {
 	errors.As(err, &e)
 	switch nts.CodeOf(err) {
 	case nts.ExchangeNAK: // one new key exchange (RFC 8915 §5.7), and not a second
+		m.naks++
 		m.state.dropSession()
 		return m.keyExchange || samples > 0
 	case nts.ExchangeKiss:
-		m.kiss, m.restsTo = e, time.Now().Add(denyRest)
-		if e.Kiss == "RATE" {
-			m.restsTo = time.Now().Add(rateRest)
+		rest := denyRest
+		if e.Kiss == "RATE" { // from now on, and not only once
+			m.pace = min(max(rateRest, 2*m.pace, 2*m.spacing), maxRest)
+			rest = m.pace
 		}
+		m.kiss, m.restsTo = e, time.Now().Add(rest)
 		return true
 	}
 	return false
@@ -138,7 +153,31 @@ func (m *measurement) prepare(ctx context.Context, p *Policy, doubt bool) error 
 		return resting(nts.Error{Stage: nts.Stage(b.Stage), Code: nts.Code(b.Code), Err: errors.New(b.Message)}, left)
 	}
 	m.keyExchange = true
-	return m.exchangeKeys(ctx, p, doubt)
+	session, err := m.exchangeKeys(ctx, p, doubt)
+	if err == nil {
+		m.install(session)
+	}
+	return err
+}
+
+// renewKeys gets a new session in time, after the exchanges by the old one,
+// which stays if that fails.
+func (m *measurement) renewKeys(ctx context.Context, p *Policy) {
+	if m.keyExchange || m.waiting || ctx.Err() != nil || m.state.Backoff.Remaining(time.Now()) > 0 {
+		return
+	}
+	m.keyExchange = true
+	session, err := m.exchangeKeys(ctx, p, false)
+	if m.renewal = cmp.Or(err, m.early); m.renewal == nil {
+		m.install(session)
+	}
+	m.early = nil
+}
+
+func (m *measurement) install(session *nts.Session) {
+	m.state.dropSession()
+	m.state.Session = session
+	m.renewed()
 }
 
 // resting is e, told while the server is left alone.
@@ -150,17 +189,17 @@ func resting(e nts.Error, left time.Duration) error {
 // exchangeKeys makes a new session. Dates are put off even where they are not
 // in doubt: that all certificates are not valid yet is what brings them into
 // doubt (see allEarly).
-func (m *measurement) exchangeKeys(ctx context.Context, p *Policy, doubt bool) error {
+func (m *measurement) exchangeKeys(ctx context.Context, p *Policy, doubt bool) (*nts.Session, error) {
 	o := m.NTS
 	o.DeferDates, o.Fallback = !p.Strict, m.state.Addrs
-	session, err := nts.KeyExchange(ctx, &o)
+	session, err := m.KeyExchange(ctx, &o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if now := time.Now(); !doubt && !session.Chain.Holds(now) {
 		err := m.NTS.VerifyChain(&session.Chain, now)
 		if err != nil && nts.CodeOf(err) != nts.CertificateNotYetValid {
-			return err
+			return nil, err
 		}
 		m.early = err
 	}
@@ -168,9 +207,7 @@ func (m *measurement) exchangeKeys(ctx context.Context, p *Policy, doubt bool) e
 	if leaf, err := session.Chain.Leaf(); err == nil && leaf.NotBefore.After(m.leaf) {
 		m.leaf = leaf.NotBefore
 	}
-	m.state.dropSession()
-	m.state.Session = session
-	return nil
+	return session, nil
 }
 
 // refuse takes back what a chain brought that is not valid yet, where that was
@@ -213,11 +250,26 @@ func (s *source) pause(ctx context.Context, interval time.Duration) bool {
 	return sleep(ctx, interval-time.Since(s.lastSent)) && ctx.Err() == nil
 }
 
-func (s *source) ask(ctx context.Context, timeout time.Duration) (*nts.Sample, error) {
+// ask is one exchange. Of a clock that is steered the correction is read before
+// and after it.
+func (m *measurement) ask(ctx context.Context, timeout time.Duration) (*nts.Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	s.lastSent = time.Now()
-	return s.state.Session.Exchange(ctx)
+	m.sending(time.Now())
+	if m.moment == nil {
+		return m.Exchange(ctx, m.state.Session)
+	}
+	before, err := m.moment()
+	if err != nil {
+		return nil, err
+	}
+	sample, err := m.Exchange(ctx, m.state.Session)
+	if err != nil {
+		return nil, err
+	}
+	after, err := m.moment()
+	m.correction = before.Correction + (after.Correction-before.Correction)/2
+	return sample, err
 }
 
 // choose takes the sample with the least delay: it has been disturbed least.

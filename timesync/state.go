@@ -22,6 +22,7 @@ import (
 // Saved is what outlives the process. It is a help, never a need.
 type Saved struct {
 	Agreed  *AgreedTime             `json:"agreed,omitempty"`
+	Crystal Crystal                 `json:"crystal,omitzero"`
 	Servers map[string]*ServerState `json:"servers"` // by host:port of the key exchange
 }
 

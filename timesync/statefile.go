@@ -66,7 +66,7 @@ func machineKey(id string) string {
 // encodeState is the file's content, with n cookies fewer in each session, the
 // oldest first (n < 0: without any). A session without cookies is left out.
 func encodeState(saved *Saved, machine string, n int) ([]byte, error) {
-	file := stateFile{stateSchema, machine, Saved{saved.Agreed, map[string]*ServerState{}}}
+	file := stateFile{stateSchema, machine, Saved{saved.Agreed, saved.Crystal, map[string]*ServerState{}}}
 	for name, server := range saved.Servers {
 		if server == nil {
 			continue
@@ -112,7 +112,7 @@ func decodeState(raw []byte, machine string) (saved *Saved, notes []string, err 
 	if file.Schema != stateSchema {
 		return nil, nil, fmt.Errorf("damaged: schema %d", file.Schema)
 	}
-	saved = &Saved{file.Agreed, map[string]*ServerState{}}
+	saved = &Saved{Agreed: file.Agreed, Servers: map[string]*ServerState{}}
 	if a := saved.Agreed; a != nil {
 		a.Uncertainty = max(a.Uncertainty, 0) // less than nothing would lift the floor
 	}
@@ -125,6 +125,7 @@ func decodeState(raw []byte, machine string) (saved *Saved, notes []string, err 
 		}
 		return saved, []string{"written on another machine: its cookies are not used"}, nil
 	}
+	saved.Crystal = file.Crystal // of this machine
 	for name, server := range file.Servers {
 		if server == nil {
 			continue

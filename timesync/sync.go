@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"ntsclient/timesync/report"
@@ -36,6 +37,8 @@ type Policy struct {
 	Strict       bool      // never look past a certificate's dates
 	Built        time.Time // the floor that this program brings along
 	Limits
+
+	MinPoll, MaxPoll time.Duration // of the loop
 }
 
 // Options are what a Client is made of.
@@ -48,6 +51,8 @@ type Options struct {
 	MachineID, BootID string
 	Log               *slog.Logger       // nil: nobody is told
 	Progress          func(done, of int) // called as servers are done with; may be nil
+
+	network network // nil: the real one
 }
 
 // Client gets the time from its servers. One goroutine uses it.
@@ -60,7 +65,9 @@ type Client struct {
 	dryRun  bool
 	first   bool          // nothing has set the kernel's clock since boot
 	doubt   bool          // so, or for what the servers showed, it may be too wrong to date certificates
+	settled bool          // a loop has set the clock right: it is not in doubt again
 	retry   time.Duration // before the second round; grows to 15 times that
+	latest  atomic.Pointer[report.Report]
 }
 
 // New makes a Client. Nothing is sent or read yet.
@@ -68,11 +75,18 @@ func New(o Options) *Client {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.network == nil {
+		o.network = wire{}
+	}
 	c := &Client{Options: o, saved: &Saved{}, retry: time.Second}
 	for _, s := range o.Servers {
-		c.sources = append(c.sources, &source{Server: s, state: &ServerState{Binding: s.Binding}})
+		c.sources = append(c.sources, c.newSource(s))
 	}
 	return c
+}
+
+func (c *Client) newSource(s Server) *source {
+	return &source{Server: s, network: c.network, state: &ServerState{Binding: s.Binding}}
 }
 
 // judge asks the kernel whether its clock may be too wrong to date
@@ -211,6 +225,7 @@ type round struct {
 	*election
 	report   *report.Report
 	measured []*measurement
+	ballots  []*ballot // of these, in their order
 	decision Decision
 	now      time.Time // the moment that all offsets refer to
 }
@@ -218,22 +233,27 @@ type round struct {
 // once measures, votes and decides.
 func (c *Client) once(ctx context.Context) *round {
 	c.withdraw()
-	measured := c.ask(ctx)
-	c.judgeDates(measured)
-	r := &round{measured: measured, now: time.Now()}
-	ballots := make([]*ballot, len(measured))
-	for i, m := range measured {
-		ballots[i] = m.ballot(r.now, c.Policy.MaxDistance)
-	}
-	r.election = c.electorate().elect(ballots, r.now)
+	r := c.vote(ctx)
 	if r.err == nil {
 		r.decision = c.Policy.decide(finding{
 			offset: r.Offset, uncertainty: r.Uncertainty, operators: r.Operators,
 			first: c.first, bootstrapped: r.bootstrapped,
 		})
 	}
-	r.report = c.tell(r, ballots)
-	c.settle(r, ballots, ctx.Err() == nil)
+	r.report = c.tell(r)
+	c.settle(r, ctx.Err() == nil)
+	return r
+}
+
+// vote measures and lets the servers elect the time.
+func (c *Client) vote(ctx context.Context) *round {
+	measured := c.ask(ctx)
+	c.judgeDates(measured)
+	r := &round{measured: measured, now: time.Now()}
+	for _, m := range measured {
+		r.ballots = append(r.ballots, m.ballot(r.now, c.Policy.MaxDistance))
+	}
+	r.election = c.electorate().elect(r.ballots, r.now)
 	return r
 }
 
@@ -262,7 +282,7 @@ func (c *Client) ask(ctx context.Context) []*measurement {
 // judgeDates decides about chains that are not valid yet at a local clock that was
 // not in doubt: it is in doubt from now on if there are no others.
 func (c *Client) judgeDates(measured []*measurement) {
-	if allEarly(measured) {
+	if !c.settled && allEarly(measured) {
 		c.doubt = true
 		c.Log.Info("the clock is in doubt: no server's certificate is valid yet")
 		return

@@ -52,7 +52,7 @@ func (m *measurement) unfit(b *ballot, maxDistance time.Duration) (code, reason 
 }
 
 // tell makes the report of a round.
-func (c *Client) tell(r *round, ballots []*ballot) *report.Report {
+func (c *Client) tell(r *round) *report.Report {
 	p := &report.Report{
 		Schema: report.Schema, Command: c.command, DryRun: c.dryRun,
 		Result: report.NoAgreement, Action: report.None,
@@ -75,7 +75,7 @@ func (c *Client) tell(r *round, ballots []*ballot) *report.Report {
 	}
 	p.Bootstrap = r.bootstrap
 	for i, m := range r.measured {
-		p.Servers = append(p.Servers, m.tell(ballots[i]))
+		p.Servers = append(p.Servers, m.tell(r.ballots[i]))
 	}
 	return p
 }

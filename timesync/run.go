@@ -1,0 +1,289 @@
+package timesync
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"ntsclient/timesync/report"
+)
+
+// KeptClock is what the loop needs of the clock that it keeps. The raw clock is
+// one that nothing sets or steers.
+type KeptClock interface {
+	Clock
+	Now() (raw, correction time.Duration, err error) // the clock is raw + correction, since 1970
+	Suspended() (time.Duration, error)               // since boot
+	Rate() (float64, error)                          // of the correction, s/s
+	Begin() error                                    // drops what others left to be slewed
+	Steer(rate float64) error
+	Declare(maxError, estError time.Duration, leap int) error // synchronized; leap: seconds more at the end of the day
+	Interference() (string, error)                            // what others changed of what was written; empty: nothing
+	Changes(context.Context) (<-chan struct{}, error)         // the clock was set, or the machine was suspended
+}
+
+// Supervisor is who started the loop and looks after it.
+type Supervisor interface {
+	Ready()                 // configured; the clock need not be right yet
+	Status(sentence string) // for people
+	Alive()
+	Stopping()
+}
+
+// Config is what a running loop can be told anew.
+type Config struct {
+	Servers []Server
+	Policy  Policy
+}
+
+// RunOptions are what a loop is made of besides.
+type RunOptions struct {
+	DryRun     bool // Clock changes nothing; only the reports say so
+	Clock      KeptClock
+	Supervisor Supervisor
+	Watchdog   time.Duration   // between two calls of Alive; 0: none
+	Remeasure  <-chan struct{} // this is another network, perhaps
+	Reload     <-chan Config
+}
+
+const (
+	// saveEvery is between two writes of the state, for the sake of SD cards;
+	// sayEvery between two lines of the log on a clock that is held.
+	saveEvery = time.Hour
+	sayEvery  = time.Hour
+	// minRetry and maxRetry are between rounds where no server can be reached.
+	minRetry = time.Second
+	maxRetry = 15 * time.Second
+)
+
+// keeper is a running loop. One goroutine uses it.
+type keeper struct {
+	*Client
+	RunOptions
+	clock  KeptClock
+	loop   *Loop
+	orders Orders // the last that were obeyed
+
+	next    *time.Timer // round
+	slewed  *time.Timer // the slew that was ordered ends
+	retry   time.Duration
+	steered bool // at least once
+	steps   int
+	leap    int // as declared
+
+	mark      Moment // the clocks when the rate was last set
+	rate      float64
+	suspended time.Duration // as of the last round
+
+	said          time.Time // that the clock is held
+	told, meddled string    // in the log, of the result and of interference
+	lastAgreed    time.Time // on the monotonic clock
+	agreedAt      time.Time // the same by the agreed time
+	offsets       []report.Seconds
+	wrote         time.Time // the state; zero: not since the first agreement
+	unsaved       bool      // that failed
+}
+
+// Run keeps the clock right until ctx ends, which is no error. The latest
+// report is at Latest.
+func (c *Client) Run(ctx context.Context, o RunOptions) error {
+	c.command, c.dryRun, c.Clock = "run", o.DryRun, o.Clock
+	if err := o.Clock.Permitted(); err != nil {
+		return err
+	}
+	if err := c.judge(); err != nil {
+		return err
+	}
+	k := &keeper{Client: c, RunOptions: o, clock: o.Clock}
+	if err := k.openLoop(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer c.close()
+	if err := k.begin(); err != nil {
+		return err
+	}
+	changes, err := o.Clock.Changes(ctx)
+	if err != nil {
+		c.Log.Warn("that others set the clock will be noticed only at the next poll", "error", err)
+	}
+	o.Supervisor.Ready()
+	o.Supervisor.Status(k.prefix() + "asking the servers for the first time")
+	err = k.keep(ctx, changes)
+	o.Supervisor.Stopping()
+	return errors.Join(err, k.end())
+}
+
+// openLoop takes the state for as long as the loop runs, and the cookies out of
+// it. A dry run beside another loop goes without.
+func (k *keeper) openLoop(ctx context.Context) error {
+	if k.StateDir == "" {
+		return nil
+	}
+	store, err := OpenStore(ctx, k.StateDir, StoreOptions{MachineID: k.MachineID, Loop: true, Warn: k.Log.Warn})
+	switch {
+	case errors.Is(err, ErrLoopRunning) && k.DryRun:
+		k.Log.Info("another loop keeps this clock: nothing of this dry run is kept")
+		return nil
+	case errors.Is(err, ErrLoopRunning), ctx.Err() != nil:
+		return err
+	case err != nil:
+		k.Log.Warn("nothing is kept", "error", err)
+		return nil
+	}
+	k.adopt(store)
+	if err := store.Withdraw(-1); err != nil {
+		k.Log.Warn("saved cookies cannot be used", "error", err)
+		for _, s := range k.sources {
+			s.state.dropSession()
+		}
+	}
+	return nil
+}
+
+// begin makes the loop, and lets the clock run as the last one had learned.
+func (k *keeper) begin() (err error) {
+	k.Policy.Samples, k.Policy.Loop = 1, true
+	k.loop = NewLoop(k.config(), k.saved.Crystal.Frequency)
+	for _, s := range k.sources {
+		s.moment = k.now
+	}
+	k.next, k.slewed = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	k.slewed.Stop()
+	if k.suspended, err = k.clock.Suspended(); err != nil {
+		return err
+	}
+	if err := k.clock.Begin(); err != nil {
+		return err
+	}
+	if f := k.saved.Crystal.Frequency; f.Uncertainty > 0 {
+		k.Log.Info("the clock's frequency is known from before", "frequency", f)
+		k.orders.Base = f.Rate
+		return k.steer(f.Rate)
+	}
+	return k.remark()
+}
+
+func (k *keeper) config() LoopConfig {
+	p := &k.Policy
+	return LoopConfig{
+		Limits: p.Limits, MinOperators: p.MinOperators, MinPoll: p.MinPoll, MaxPoll: p.MaxPoll,
+		Random: rand.Float64,
+	}
+}
+
+// keep measures and corrects until ctx ends.
+func (k *keeper) keep(ctx context.Context, changes <-chan struct{}) error {
+	var alive <-chan time.Time
+	if k.Watchdog > 0 {
+		ticker := time.NewTicker(k.Watchdog)
+		defer ticker.Stop()
+		alive = ticker.C
+	}
+	for ctx.Err() == nil {
+		k.Supervisor.Alive() // a round ends in time, whatever servers do
+		if err := k.round(ctx); err != nil {
+			return err
+		}
+		for again := false; !again && ctx.Err() == nil; {
+			var err error
+			select {
+			case <-ctx.Done():
+			case <-k.next.C:
+				again = true
+			case <-k.slewed.C:
+				err = k.endSlew()
+			case <-alive:
+				k.Supervisor.Alive()
+			case _, ok := <-changes:
+				if !ok {
+					changes = nil
+					continue
+				}
+				again, err = k.changed()
+			case <-k.Remeasure:
+				k.Log.Info("told to measure at once: what was measured before is forgotten")
+				k.loop.Forget()
+				again = true
+			case config := <-k.Reload:
+				k.reload(config)
+				again = true
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// end leaves the clock at its base frequency, and what was learned on the disk.
+func (k *keeper) end() (err error) {
+	if k.steered {
+		err = k.clock.Steer(k.orders.Base)
+	}
+	k.learn()
+	k.save()
+	if r := k.Latest(); r != nil && k.store != nil {
+		k.saveReport(r)
+	}
+	k.Log.Info("stopped", "frequency", k.loop.Frequency())
+	return err
+}
+
+// reload goes on with another configuration. Servers that are the same keep
+// what is known of them.
+func (k *keeper) reload(config Config) {
+	before := make(map[string]*source, len(k.sources))
+	for _, s := range k.sources {
+		before[s.Name] = s
+	}
+	k.sources = nil
+	k.saved.Servers = make(map[string]*ServerState, len(config.Servers))
+	for _, server := range config.Servers {
+		s := before[server.Name]
+		if s == nil || s.Binding != server.Binding {
+			s = k.newSource(server)
+			s.moment = k.now
+		}
+		s.Server = server
+		k.sources = append(k.sources, s)
+		k.saved.Servers[s.Name] = s.state
+	}
+	k.Servers, k.Policy = config.Servers, config.Policy
+	k.Policy.Samples, k.Policy.Loop = 1, true
+	k.loop.cfg = k.config()
+	k.told = "" // so that what comes of it is said
+	k.Log.Info("goes on with the configuration as it is now", "servers", len(k.sources))
+}
+
+// write saves the state, but for the cookies, which are in use, and the report.
+func (k *keeper) write(r *report.Report) {
+	if k.store == nil {
+		return
+	}
+	k.wrote = time.Now()
+	k.learn()
+	err := k.store.Withdraw(-1)
+	switch {
+	case err != nil && !k.unsaved:
+		k.Log.Warn("state not saved", "error", err)
+	case err == nil && k.unsaved:
+		k.Log.Info("state saved again")
+	}
+	if k.unsaved = err != nil; !k.unsaved {
+		k.saveReport(r)
+	}
+}
+
+// learn puts into the state what the loop knows of the crystal. A dry run
+// leaves that as it was: what it learned is of a clock that others steer.
+func (k *keeper) learn() {
+	f := k.loop.Frequency()
+	if !k.DryRun && f.Uncertainty > 0 && f.Uncertainty <= usableWithin {
+		k.saved.Crystal = Crystal{Frequency: f}
+	}
+}
