@@ -102,16 +102,28 @@ func statusCommand() *cli.Command {
 }
 
 func checkCommand() *cli.Command {
-	return later("check", "say what would stop the above, and the mend",
-		&cli.BoolFlag{Name: "json", Usage: "print the findings as JSON"},
-		&cli.BoolFlag{Name: "offline", Usage: "look at configuration and machine only; send nothing"})
+	return &cli.Command{
+		Name: "check", Usage: "say what would stop the above, and the mend",
+		Description: `It looks at the configuration, the machine and each server, in the order in
+which a sync needs them, and ends with the exit code of the first that stops it:
+2 configuration, 3 no agreement, 4 refused, 5 not permitted. Nothing is touched.
+
+Examples:
+  ntsclient check
+  ntsclient check --offline -c new.toml       before it is installed`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Usage: "print the findings as JSON"},
+			&cli.BoolFlag{Name: "offline", Usage: "look at configuration and machine only; send nothing"},
+		},
+		Action: checkAction,
+	}
 }
 
 // later is a command that is not there yet. Its flags are known, so that it is
 // the command that is refused, and not they.
 func later(name, usage string, flags ...cli.Flag) *cli.Command {
 	return &cli.Command{Name: name, Usage: usage + " (not there yet)", Flags: flags, Action: func(*cli.Context) error {
-		return usageError{fmt.Errorf("%s is not there yet in this version; there are query and sync", name)}
+		return usageError{fmt.Errorf("%s is not there yet in this version; there are query, sync and check", name)}
 	}}
 }
 

@@ -103,6 +103,9 @@ func syncAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if !r.DryRun && r.Result != report.NotPermitted {
+		warnOfRivals(o.Log, here.root) // now that the clock is right, there is time
+	}
 	if c.Bool("quiet") && r.Result == report.Agreed {
 		return nil
 	}
@@ -156,9 +159,9 @@ func options(c *cli.Context, cfg *config.Config) (timesync.Options, error) {
 	if cfg.Bind != "" {
 		return o, usageError{errors.New("`bind` is set, and this version has no support for it: nothing was sent")}
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return o, usageError{fmt.Errorf("--log-level must be debug, info, warn or error, not %q", c.String("log-level"))}
+	level, err := logLevel(c)
+	if err != nil {
+		return o, err
 	}
 	o.Log = logger(c.App.ErrWriter, level)
 	system := false
@@ -221,6 +224,13 @@ func tell(c *cli.Context, r *report.Report) error {
 		return exitResult(r.Result)
 	}
 	return nil
+}
+
+func logLevel(c *cli.Context) (level slog.Level, err error) {
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return level, usageError{fmt.Errorf("--log-level must be debug, info, warn or error, not %q", c.String("log-level"))}
+	}
+	return level, nil
 }
 
 // logger writes lines for people and journals, which have the time themselves.

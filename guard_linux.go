@@ -22,6 +22,13 @@ func newGuard() *guard {
 	return g
 }
 
+// hasFileCapability tells whether this program's file gives rights to whoever
+// starts it.
+func hasFileCapability() bool {
+	n, err := syscall.Getxattr("/proc/self/exe", "security.capability", nil)
+	return err == nil && n > 0
+}
+
 // refusal is why a file is not trusted.
 type refusal string
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"ntsclient/config"
@@ -52,6 +53,11 @@ type exitResult report.Result
 
 func (r exitResult) Error() string { return string(r) }
 
+// exitStatus is one whose reason has been printed.
+type exitStatus int
+
+func (s exitStatus) Error() string { return "exit status " + strconv.Itoa(int(s)) }
+
 func run(args []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout, stderr)
 	args, err := arrange(app, args)
@@ -90,6 +96,7 @@ func untilSignal(parent context.Context) (context.Context, func()) {
 // done.
 func exitCode(err error, stderr io.Writer) int {
 	var result exitResult
+	var status exitStatus
 	var usage usageError
 	var configuration *config.Error
 	var s bySignal
@@ -98,6 +105,8 @@ func exitCode(err error, stderr io.Writer) int {
 		return exitOK
 	case errors.As(err, &s):
 		return exitSignal + int(s.Signal)
+	case errors.As(err, &status):
+		return int(status)
 	case errors.As(err, &result):
 		switch report.Result(result) {
 		case report.Refused:

@@ -242,7 +242,6 @@ func TestUsage(t *testing.T) {
 		{"run", "run is not there yet"},
 		{"run --dry-run -c FILE", "run is not there yet"},
 		{"status --json --prometheus --wait 5s", "status is not there yet"},
-		{"check --json --offline", "check is not there yet"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			names := strings.NewReplacer("HOST", host, "FILE", file)
