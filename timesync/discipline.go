@@ -203,7 +203,8 @@ func (l *Loop) Round(now Situation, measured []Measured) Orders {
 	} else {
 		l.learn(now.Moment, measured, o.Outcomes, &o.Consensus)
 		o.Before = l.estimate(now.Moment)
-		o.Poll = l.answered(&l.cfg, &l.bank, l.usual())
+		surprised := o.Before.Offset.Abs().Seconds() > surprise*o.Before.Deviation.Seconds()
+		o.Poll = l.answered(&l.cfg, &l.bank, l.usual(), surprised)
 		l.decide(now, &o)
 	}
 	o.Rate, o.Base, o.Until = l.rate, l.base, l.until

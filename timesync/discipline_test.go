@@ -453,6 +453,10 @@ func TestPollAdapts(t *testing.T) {
 		t.Errorf("a quiet crystal over a noisy network is asked every %v", o.Poll)
 	}
 	since := b.loop.since
+	b.frequency += 2e-6
+	if o := poll(1); o.Poll > 256*time.Second {
+		t.Errorf("a crystal that jumped is asked again in %v", o.Poll)
+	}
 	for range 12 { // found out soon, too
 		b.frequency += 1e-6 * rng.NormFloat64()
 		poll(1)

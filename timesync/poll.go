@@ -13,6 +13,9 @@ const (
 	roomy    = 0.7
 	tight    = 0.84
 	patience = 4
+	// When the clock is found so many standard deviations off, the interval is
+	// quartered: the crystal is not what it was.
+	surprise = 6.0
 )
 
 // schedule says when to ask.
@@ -23,7 +26,7 @@ type schedule struct {
 }
 
 // answered is the interval after a round that taught something.
-func (s *schedule) answered(cfg *LoopConfig, b *bank, usual float64) time.Duration {
+func (s *schedule) answered(cfg *LoopConfig, b *bank, usual float64, surprised bool) time.Duration {
 	s.polls++
 	switch {
 	case s.polls < startPolls:
@@ -31,13 +34,13 @@ func (s *schedule) answered(cfg *LoopConfig, b *bank, usual float64) time.Durati
 	case s.interval < cfg.MinPoll:
 		s.interval = min(2*s.interval, cfg.MinPoll)
 	default:
-		s.adapt(cfg, b, usual)
+		s.adapt(cfg, b, usual, surprised)
 	}
 	return s.interval
 }
 
 // adapt follows what the filters expect of the time to come.
-func (s *schedule) adapt(cfg *LoopConfig, b *bank, usual float64) {
+func (s *schedule) adapt(cfg *LoopConfig, b *bank, usual float64, surprised bool) {
 	later := *b
 	later.predict(2 * s.interval.Seconds())
 	_, sd, _, _ := later.estimate()
@@ -47,7 +50,11 @@ func (s *schedule) adapt(cfg *LoopConfig, b *bank, usual float64) {
 		s.roomy = 0
 		s.interval *= 2
 	}
-	if sd > tight*usual {
+	switch {
+	case surprised:
+		s.roomy = 0
+		s.interval /= 4
+	case sd > tight*usual:
 		s.interval /= 2
 	}
 	s.interval = min(max(s.interval, cfg.MinPoll), cfg.MaxPoll)
