@@ -454,7 +454,7 @@ func TestPollAdapts(t *testing.T) {
 	}
 	since := b.loop.since
 	b.frequency += 2e-6
-	if o := poll(1); o.Poll > 256*time.Second {
+	if o := poll(2); o.Poll > 256*time.Second {
 		t.Errorf("a crystal that jumped is asked again in %v", o.Poll)
 	}
 	for range 12 { // found out soon, too
