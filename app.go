@@ -95,10 +95,23 @@ func runCommand() *cli.Command {
 }
 
 func statusCommand() *cli.Command {
-	return later("status", "say what the loop, or the last sync, knows",
-		&cli.BoolFlag{Name: "json", Usage: "print the report as JSON"},
-		&cli.BoolFlag{Name: "prometheus", Usage: "print the report as metrics"},
-		&cli.DurationFlag{Name: "wait", Usage: "return when synchronized, or fail after `D`"})
+	return &cli.Command{
+		Name: "status", Usage: "say what the loop, or the last sync, knows",
+		Description: `It asks the running loop, or reads what the last sync left, and the kernel.
+Exit status: 0 synchronized, 3 not, 4 holding (the clock is further off than may
+be corrected), 6 nothing known. It needs no root.
+
+Examples:
+  ntsclient status
+  ntsclient status --wait 5m                  before what needs the right time
+  ntsclient status --json | jq .synchronized`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Usage: "print the report as JSON"},
+			&cli.BoolFlag{Name: "prometheus", Usage: "print the report as metrics"},
+			&cli.DurationFlag{Name: "wait", Usage: "return when synchronized, or fail after `D`"},
+		},
+		Action: statusAction,
+	}
 }
 
 func checkCommand() *cli.Command {
@@ -123,7 +136,7 @@ Examples:
 // the command that is refused, and not they.
 func later(name, usage string, flags ...cli.Flag) *cli.Command {
 	return &cli.Command{Name: name, Usage: usage + " (not there yet)", Flags: flags, Action: func(*cli.Context) error {
-		return usageError{fmt.Errorf("%s is not there yet in this version; there are query, sync and check", name)}
+		return usageError{fmt.Errorf("%s is not there yet in this version; there are query, sync, status and check", name)}
 	}}
 }
 

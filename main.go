@@ -28,6 +28,7 @@ const (
 	exitNoAgreement  = 3
 	exitRefused      = 4
 	exitNotPermitted = 5
+	exitUnknown      = 6   // of status
 	exitSignal       = 128 // and the signal's number
 )
 

@@ -241,7 +241,9 @@ func TestUsage(t *testing.T) {
 		{"query -", `"-"`},
 		{"run", "run is not there yet"},
 		{"run --dry-run -c FILE", "run is not there yet"},
-		{"status --json --prometheus --wait 5s", "status is not there yet"},
+		{"status --json --prometheus --wait 5s", "--json and --prometheus exclude each other"},
+		{"status --log-level loud", `not "loud"`},
+		{"status HOST", "status takes no arguments"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			names := strings.NewReplacer("HOST", host, "FILE", file)

@@ -323,6 +323,44 @@ guest run local ntsclient sync --json
 	}
 }
 
+// What `status` says of the clock is what the kernel says, to whoever asks; and
+// so do the metrics that a sync leaves.
+func TestStatus(t *testing.T) {
+	need(t, AMD64)
+	n := serve(t, "[metrics]\ntextfile = \"/var/lib/ntsclient/ntsclient.prom\"\n", "", "", "", "")
+	r := Machine{Arch: AMD64, RTC: epoch, Files: n.files, Script: n.warmUp + `
+guest run nothing -uid 1000 ntsclient status --json
+guest run sync ntsclient sync --json
+guest run status -uid 1000 ntsclient status --json
+guest run again ntsclient sync --json
+guest run metrics cat /var/lib/ntsclient/ntsclient.prom
+guest set 60
+guest run lost -uid 1000 ntsclient status --json
+`}.Run(t)
+	report(t, r["sync"], 0)
+	report(t, r["again"], 0)
+	for _, c := range []struct {
+		name string
+		exit int
+		want string
+	}{
+		{"nothing", 6, "\"synchronized\": false"},
+		{"status", 0, "\"synchronized\": true"},
+		{"lost", 3, "\"synchronized\": false"},
+	} {
+		s := r[c.name]
+		report(t, s, c.exit)
+		if !strings.Contains(s.Stdout, c.want) || (s.MaxError < 16*time.Second) != (c.exit == 0) {
+			t.Errorf("maxerror %v, and status says:\n%s", s.MaxError, s.Stdout)
+		}
+	}
+	for _, want := range []string{"ntsclient_synchronized 1", "ntsclient_steps_total 1", "ntsclient_holding 0"} {
+		if !strings.Contains(r["metrics"].Stdout, "\n"+want+"\n") {
+			t.Errorf("no %s in\n%s", want, r["metrics"].Stdout)
+		}
+	}
+}
+
 func TestStrictDates(t *testing.T) {
 	need(t, AMD64)
 	n := serve(t, "[bootstrap]\ncertificate_time = \"strict\"\n", "", "", "", "")
