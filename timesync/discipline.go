@@ -19,7 +19,7 @@ import (
 // looked for is the correction that would make it right. So steps and slews,
 // by anyone, disturb nothing of what has been learned.
 //
-//	kalman.go      one filter: predict, and three kinds of samples
+//	kalman.go      one filter: predict, and two kinds of samples
 //	bank.go        eight of them, and their mixture
 //	path.go        per server: delays, how good a sample is, bias
 //	discipline.go  a round: select, filter, decide, steer
