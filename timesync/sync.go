@@ -67,6 +67,7 @@ type Client struct {
 	doubt   bool          // so, or for what the servers showed, it may be too wrong to date certificates
 	settled bool          // a loop has set the clock right: it is not in doubt again
 	retry   time.Duration // before the second round; grows to 15 times that
+	moved   func(since time.Time) time.Duration
 	latest  atomic.Pointer[report.Report]
 }
 
@@ -78,7 +79,7 @@ func New(o Options) *Client {
 	if o.network == nil {
 		o.network = wire{}
 	}
-	c := &Client{Options: o, saved: &Saved{}, retry: time.Second}
+	c := &Client{Options: o, saved: &Saved{}, retry: time.Second, moved: moved}
 	for _, s := range o.Servers {
 		c.sources = append(c.sources, c.newSource(s))
 	}
@@ -149,7 +150,12 @@ func (c *Client) Sync(ctx context.Context, o SyncOptions) (*report.Report, error
 		return nil, err
 	}
 	defer c.close()
-	r, err := c.await(ctx, time.Now().Add(o.Wait))
+	end := time.Now().Add(o.Wait)
+	r, err := c.await(ctx, end)
+	if err == nil && c.set(r) {
+		c.Log.Warn("another program set the clock while it was measured; measuring again")
+		r, err = c.await(ctx, end)
+	}
 	if err != nil {
 		c.save() // what was learned, but no report of half a round
 		return nil, err
@@ -195,10 +201,27 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// moved is how far the wall clock was set since a moment, by the monotonic one.
+func moved(since time.Time) time.Duration {
+	now := time.Now()
+	return now.Round(0).Sub(since.Round(0)) - now.Sub(since)
+}
+
+// set tells whether the clock was set since the moment that a round's offsets
+// refer to: by another sync, perhaps, that was to make up for the same offset.
+func (c *Client) set(r *round) bool {
+	return c.moved(r.now).Abs() > max(time.Millisecond, r.Uncertainty)
+}
+
 // correct does what was decided.
 func (c *Client) correct(r *round) error {
 	if r.report.Result != report.Agreed {
 		return nil
+	}
+	if c.set(r) {
+		err := errors.New("correcting the clock: other programs set it again and again meanwhile; is another time daemon running?")
+		r.report.ReasonCode, r.report.Reason = "clock_failed", err.Error()
+		return err
 	}
 	d := r.decision
 	r.report.ReasonCode, r.report.Reason = d.Code, d.Reason

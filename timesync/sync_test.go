@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"os"
 	"path/filepath"
 	"strings"
@@ -333,6 +334,33 @@ func TestClockFails(t *testing.T) {
 	}
 	if s := w.saved(nil).Servers[w.options.Servers[0].Name]; s.Session == nil {
 		t.Error("cookies were lost")
+	}
+}
+
+// A clock that another program sets between measuring and correcting is
+// measured again, and left alone if that goes on.
+func TestSetMeanwhile(t *testing.T) {
+	for _, c := range []struct {
+		times int
+		done  []string
+		code  string
+	}{
+		{1, []string{"step"}, ""},
+		{9, nil, "clock_failed"},
+	} {
+		w := newWorld(t, 2, shifted(time.Minute))
+		client := New(w.options)
+		times := c.times
+		client.moved = func(time.Time) time.Duration {
+			if times--; times < 0 {
+				return 0
+			}
+			return -time.Minute
+		}
+		r, err := client.Sync(t.Context(), SyncOptions{})
+		if !slices.Equal(w.clock.done, c.done) || r.ReasonCode != c.code || (err == nil) != (c.code == "") {
+			t.Errorf("set %d times: did %v, %v: %+v", c.times, w.clock.done, err, r)
+		}
 	}
 }
 
