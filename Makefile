@@ -3,7 +3,8 @@
 # make test       all tests that need nothing but Go (others say why they skip)
 # make interop    against real servers (fetched from Debian's packages)
 # make vmtest     on a real kernel with a wrong clock, in qemu
-# make lint fuzz bench long cross tidy
+# make sim        the loop against chrony, in simulated networks (2 minutes)
+# make lint fuzz bench long cross tidy, and what packaging/Makefile.inc adds
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 date    := $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
@@ -16,7 +17,7 @@ build   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags $(tags) \
 tool    := go tool -modfile=tools/go.mod
 T       := 15s
 
-.PHONY: ntsclient demo test race interop vmtest vmtest-long lint fuzz bench long cross tidy
+.PHONY: ntsclient demo test race interop vmtest vmtest-long sim lint fuzz bench long cross tidy
 
 ntsclient:
 	$(build) -o $@ .
@@ -56,6 +57,9 @@ fuzz:
 		done || exit 1; \
 	done
 
+sim:
+	go run ./test/sim -svg docs/discipline.svg
+
 bench: ntsclient
 	test/interop/prepare
 	go test -run '^$$' -bench . -benchmem ./nts/... ./timesync/...
@@ -73,3 +77,5 @@ long: vmtest-long
 tidy:
 	go mod tidy
 	cd test/siv && go mod tidy
+
+include packaging/Makefile.inc
