@@ -43,6 +43,7 @@ vmtest:
 
 vmtest-long:
 	test/vm/prepare amd64 arm64 armhf
+	test/vm/debian
 	LONG=1 go test -count=1 -timeout 60m -tags vm ./test/vm
 
 lint:
@@ -72,7 +73,7 @@ cross:
 	for target in arm64 arm 386; do GOARCH=$$target GOARM=6 $(build) -o /dev/null . || exit 1; done
 	for os in darwin freebsd windows; do GOOS=$$os $(build) -o /dev/null . || exit 1; done
 
-long: vmtest-long vmtest-deb sim
+long: vmtest-long sim
 	$(MAKE) fuzz T=1m
 
 tidy:
