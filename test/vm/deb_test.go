@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,9 @@ guest run timer systemctl is-active ntsclient-sync.timer
 guest run journal journalctl -b --no-pager -o short-monotonic
 guest run state stat -c '%U %G %a %n' /var/lib/ntsclient /var/lib/ntsclient/state.json
 guest run replaced dpkg-query -W -f '${db:Status-Status}' systemd-timesyncd
+
+guest run status -uid 65534 ntsclient status
+guest run check ntsclient check
 
 timedatectl set-ntp false
 guest run off systemctl is-active ntsclient-sync.timer
@@ -183,13 +187,19 @@ func TestDebianPackage(t *testing.T) {
 			t.Errorf("%s: the clock was right before", name)
 		}
 	}
-	for _, name := range []string{"dispatched", "upgrade", "read-only", "full", "purge"} {
+	for _, name := range []string{"status", "check", "dispatched", "upgrade", "read-only", "full", "purge"} {
 		if r[name].Exit != 0 {
 			t.Errorf("%s: exit %d\n%s%s", name, r[name].Exit, r[name].Stdout, r[name].Stderr)
 		}
 	}
 	if strings.Contains(r["journal"].Stdout, "ordering cycle") {
 		t.Error("systemd found an ordering cycle")
+	}
+	for _, warned := range regexp.MustCompile(`ntsclient\[\d+\]: level=.*`).FindAllString(r["journal"].Stdout, -1) {
+		// The daemon that was replaced is still linked to from /etc, to nowhere.
+		if !strings.Contains(warned, "systemd-timesyncd is enabled") {
+			t.Errorf("at boot it warned: %s", warned)
+		}
 	}
 	warm := report(t, r["warm"], 0)
 	warm.keyExchange(t, false)
