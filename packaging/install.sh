@@ -49,6 +49,7 @@ if [ -z "$dest" ]; then
 fi
 if systemd; then
 	systemctl daemon-reload
+	systemctl enable BOOT
 	systemctl enable --now ENABLED
 	echo "installed; \"systemctl status ntsclient-sync\" says how it went"
 else
