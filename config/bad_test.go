@@ -9,6 +9,7 @@ import (
 
 func TestBadFiles(t *testing.T) {
 	const old = "server = is how the original ntsclient wrote it; write [[server]] and below it address = "
+	const quotes = "strings stand in quotation marks"
 	for _, test := range []struct{ text, want, hint string }{
 		// Syntax.
 		{"x = \n" + one, "1:5: not TOML: unexpected character U+000A at start of value", ""},
@@ -18,8 +19,19 @@ func TestBadFiles(t *testing.T) {
 		{"bind = \"\"\nbind = \"\"\n[[server]]\nadres = 1", "2:1: bind: not TOML: key bind is already defined", ""},
 		{"server = [\n{address = \"x\"},\n{address = \"x\", pin = 1}\n]", "3:12: server x:4460: address: x:4460 is given twice", ""},
 		{"[agreement]\nmin_operators = 2\n" + one + one[:10] + "\naddress = \"b.example.net\"\n!", "7:1: not TOML: invalid character at start of key: U+0021 '!'", ""},
+		{"[[server]]\naddress = time.cloudflare.com\n", `2:11: not TOML: expected keyword "true"`, quotes},
+		{"[[server]]\naddress = 192.0.2.1\n", "2:16: not TOML: expected newline but got U+002E '.'", quotes},
+		{"[[server]]\naddress = \"a.example.net\n", "2:25: not TOML: basic strings cannot have new lines", quotes},
+		{"[[server]]\noperator = x\naddress = \"a.example.net\"", "2:12: not TOML: unexpected character U+0078 'x' at start of value", quotes},
+		{"[[server]]\naddress =\n", "2:10: not TOML: unexpected character U+000A at start of value", ""},
+		{"[[server]]\naddress\n", "2:8: not TOML: expected '=' after key", ""},
+		{one + "ips = [\"::1\"\n", "3:13: not TOML: array is incomplete", ""},
+		{"[[server]]\n[run]\nmin_poll = 3s", "1:3: server number 1: address: missing", "add address = "},
 
 		// Keys that nobody knows, or that stand in the wrong place.
+		{"[[server]]\nadress = \"a.example.net\"", "2:1: server number 1: adress: unknown key", `did you mean "address"?`},
+		{"[[server]]\nhost = \"a.example.net\"", "2:1: server number 1: host: unknown key", "the keys of a server are address, operator, ips, ca_file, pins"},
+		{"server = [{adress = \"a.example.net\"}]", "1:12: server number 1: adress: unknown key", `did you mean "address"?`},
 		{"statedir = \"\"\n" + one, "1:1: statedir: unknown key", `did you mean "state_dir"?`},
 		{"state-dir = \"\"\n" + one, "1:1: state-dir: unknown key", `did you mean "state_dir"?`},
 		{one + "state_dir = \"\"", "3:1: server a.example.net:4460: state_dir: unknown key", "move it above the first [table]"},
@@ -39,7 +51,7 @@ func TestBadFiles(t *testing.T) {
 		{one + "[[measure]]", "3:3: measure: stands once, not in a list", "write [measure]"},
 		{one + "[proxy]", "3:2: proxy: is a key, not a table", ""},
 		{"measure = 1\n" + one, "1:11: measure: must be a table, not an integer", "[measure]"},
-		{one + "[server.more]", "3:2: server a.example.net:4460: more: unknown table", ""},
+		{one + "[server.more]", "3:2: server a.example.net:4460: more: unknown table", "the keys of a server are address, operator, ips, ca_file, pins"},
 
 		// Servers.
 		{"", " no server is configured", "[[server]]"},
@@ -90,7 +102,7 @@ func TestBadFiles(t *testing.T) {
 		{one + "[measure]\nmax_distance = \"17s\"", `4:16: measure.max_distance: must be from 1ms to 16s, not "17s"`, ""},
 		{one + "[clock]\nmax_step = \"1d\"", `4:12: clock.max_step: "1d" is not a duration`, `a day is "24h"`},
 		{one + "[clock]\nmax_step = \"0s\"", `4:12: clock.max_step: must be from 1ms to 876000h, not "0s"`, ""},
-		{one + "[clock]\nmax_step = 15m", "4:14: not TOML: strings must be quoted", ""},
+		{one + "[clock]\nmax_step = 15m", "4:14: not TOML: strings must be quoted", quotes},
 		{one + "[clock]\nstep = \"allways\"", `4:8: clock.step: must be "always" or "first" or "never", not "allways"`, `did you mean "always"?`},
 		{one + "[bootstrap]\ncertificate_time = false", "4:20: bootstrap.certificate_time: must be a string, not a boolean", ""},
 		{one + "[bootstrap]\nmin_operators = 0", "4:17: bootstrap.min_operators: must be from 1 to 1000, not 0", ""},

@@ -49,6 +49,8 @@ func (in *input) applyAll(items []item) *Error {
 func (in *input) apply(it item, rest []item) *Error {
 	at := value{offset: it.offset}
 	switch {
+	case it.kind == unstable.Invalid:
+		return nil // checkSyntax knows more
 	case it.kind == unstable.ArrayTable && it.name == "server":
 		return in.beginServer(at, rest)
 	case it.kind == unstable.ArrayTable && isTable(it.name):
@@ -81,20 +83,26 @@ func (in *input) applyKey(it item) *Error {
 	return value{offset: it.offset}.problem(unknownHint(it.name), "unknown key")
 }
 
-// beginServer adds a server that takes the keys that follow.
+// beginServer adds a server that takes the keys that follow. That its address is missing is not said where a key of it
+// is unknown, which may have been meant to be that, and where nobody can tell, as the rest cannot be read.
 func (in *input) beginServer(at value, rest []item) *Error {
 	in.cfg.Servers = append(in.cfg.Servers, Server{Port: DefaultPort})
 	in.label = fmt.Sprint("number ", len(in.cfg.Servers))
+	explained := false
 	for _, it := range rest {
-		if it.kind == unstable.ArrayTable {
+		if it.kind == unstable.ArrayTable || it.kind == unstable.Table && it.name != "server" {
 			break
 		}
+		explained = explained || it.kind == unstable.Invalid || it.kind == unstable.KeyValue && find(it.name) == nil
 		if it.name != "server.address" || it.kind != unstable.KeyValue {
 			continue
 		}
 		if host, port, problem := parseAddress(it.value.text); problem == nil && it.value.kind == unstable.String {
 			in.label = Server{Host: host, Port: port}.Name()
 		}
+		return nil
+	}
+	if explained {
 		return nil
 	}
 	problem := at.problem(`add address = "host" or "host:port"`, "missing")

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -51,7 +52,8 @@ func (v value) describe() string {
 	}
 }
 
-// scan lists what stands in the file, up to the first error of syntax (which checkSyntax reports).
+// scan lists what stands in the file, up to the first error of syntax (which checkSyntax reports): there the list ends
+// with an item of kind Invalid.
 func scan(data []byte) []item {
 	var items []item
 	var parser unstable.Parser
@@ -67,6 +69,9 @@ func scan(data []byte) []item {
 		case unstable.KeyValue:
 			items = append(items, item{node.Kind, table + name, offset, valueOf(node.Value(), offset)})
 		}
+	}
+	if parser.Error() != nil {
+		items = append(items, item{kind: unstable.Invalid, offset: len(data)})
 	}
 	return items
 }
@@ -127,9 +132,27 @@ func checkSyntax(data []byte) *Error {
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		problem.Line, problem.Column = decode.Position()
+		problem.Hint = quotesHint(data, problem.Line, problem.Column)
 		if key := decode.Key(); len(key) > 0 {
 			problem.Key = printable(strings.Join(key, "."))
 		}
 	}
 	return problem
+}
+
+// quotesHint is for the likeliest mistake of all: a value that is no TOML and has no quotation marks, or one too few.
+func quotesHint(data []byte, line, column int) string {
+	for range line - 1 {
+		_, data, _ = bytes.Cut(data, []byte("\n"))
+	}
+	text, _, _ := bytes.Cut(data, []byte("\n"))
+	key, written, ok := bytes.Cut(text, []byte("="))
+	if !ok || column <= len(key) || len(bytes.TrimSpace(written)) == 0 {
+		return ""
+	}
+	single, double := bytes.Count(written, []byte("'")), bytes.Count(written, []byte(`"`))
+	if single+double > 0 && single%2 == 0 && double%2 == 0 {
+		return ""
+	}
+	return `strings stand in quotation marks, as in address = "time.example.net"`
 }

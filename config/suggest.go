@@ -66,6 +66,9 @@ func unknownHint(name string) string {
 	if hint := didYouMean(last, near); hint != "" {
 		return hint
 	}
+	if table == "server" {
+		return "the keys of a server are " + strings.Join(near, ", ")
+	}
 	for _, k := range keys {
 		near = append(near, k.name)
 		if _, word := split(k.name); distance(last, word) <= 1 {
