@@ -57,9 +57,9 @@ func (o *Options) VerifyChain(c *Chain, at time.Time) error {
 }
 
 // verify verifies the certificates presented: at the time at if possible, else
-// at a moment of their own, where one of them begins and all are valid
-// at once (then it is deferred). What fails even there is the error: the
-// library names a date first, and a wrong name only after it.
+// at a moment of their own, where one of them or an authority begins and all
+// are valid at once (then it is deferred). What fails even there is the error:
+// the library names a date first, and a wrong name only after it.
 func (o *Options) verify(certs []*x509.Certificate, at time.Time) (chain *Chain, deferred bool, err error) {
 	if len(certs) == 0 || len(certs) > maxPresented {
 		return nil, false, fail(StageCertificate, CertificateInvalid, "the server shows %d certificates", len(certs))
@@ -68,12 +68,7 @@ func (o *Options) verify(certs []*x509.Certificate, at time.Time) (chain *Chain,
 	if err == nil {
 		return chain, false, nil
 	}
-	var moments []time.Time
-	for _, c := range certs {
-		moments = append(moments, c.NotBefore)
-	}
-	slices.SortFunc(moments, func(a, b time.Time) int { return b.Compare(a) })
-	for _, moment := range slices.CompactFunc(moments, time.Time.Equal) {
+	for _, moment := range o.moments(certs) {
 		chain, merr := o.verifyAt(certs, moment)
 		if merr == nil {
 			return chain, true, nil
@@ -84,6 +79,18 @@ func (o *Options) verify(certs []*x509.Certificate, at time.Time) (chain *Chain,
 		}
 	}
 	return nil, false, o.explain(certs, at, err)
+}
+
+// moments are when certificates begin, the latest first, as far as their number
+// is sane.
+func (o *Options) moments(certs []*x509.Certificate) []time.Time {
+	all := slices.Clone(o.Begins)
+	for _, c := range certs {
+		all = append(all, c.NotBefore)
+	}
+	slices.SortFunc(all, func(a, b time.Time) int { return b.Compare(a) })
+	all = slices.CompactFunc(all, time.Time.Equal)
+	return all[:min(len(all), 2*maxPresented)]
 }
 
 func isDate(err error) bool {

@@ -223,3 +223,31 @@ func TestSubjectName(t *testing.T) {
 		}
 	}
 }
+
+// An authority that was renewed after it signed: only from its own beginning on
+// is all of the chain valid.
+func TestRenewedAuthority(t *testing.T) {
+	root, err := ntstest.NewCA("old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	renewed, err := root.Intermediate("renewed", now.AddDate(0, 0, -1), now.AddDate(1, 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := renewed.Certificate([]string{"time.test"}, now.AddDate(0, 0, -30), now.AddDate(0, 0, 30), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(made.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &Options{Host: "time.test"}
+	o.Trust(append([]byte("no block\n"), renewed.PEM()...))
+	chain, deferred, err := o.verify([]*x509.Certificate{leaf}, time.Unix(0, 0))
+	if err != nil || !deferred || !chain.NotBefore.Equal(o.Begins[0]) || !chain.NotAfter.Equal(leaf.NotAfter) {
+		t.Errorf("%v, deferred %v, %+v", err, deferred, chain)
+	}
+}

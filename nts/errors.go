@@ -68,6 +68,7 @@ type Error struct {
 	Code  Code
 	Hint  string // the mend, where there is one to name
 	Kiss  string // the kiss code, where Code is ExchangeKiss: "RATE", "DENY", …
+	Sure  bool   // and that was authenticated
 	Err   error
 }
 

@@ -87,7 +87,9 @@ func (s *Session) exchange(ctx context.Context) (*Sample, error) {
 	}
 	s.answered(len(req.raw), a.cookies)
 	if a.kiss != "" {
-		return nil, kissError(a.kiss)
+		err := kissError(a.kiss)
+		err.Sure = true
+		return nil, err
 	}
 	return x.sample(before, a, server)
 }

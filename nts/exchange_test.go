@@ -565,3 +565,19 @@ func TestNothingLeaks(t *testing.T) {
 	f, g := count()
 	t.Errorf("%d more files and %d more goroutines after %d rounds", f-files, g-goroutines, n)
 }
+
+// A cookie that a server gives twice is kept once: it would be sent twice.
+func TestSameCookieTwice(t *testing.T) {
+	one, two := []byte("0123456789abcdef"), []byte("fedcba9876543210")
+	var a keAnswer
+	for _, c := range [][]byte{one, two, one, two} {
+		if err := a.cookie(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &Session{Cookies: a.cookies}
+	s.put([][]byte{two, []byte("another cookie..")})
+	if len(a.cookies) != 2 || len(s.Cookies) != 3 {
+		t.Errorf("%d and %d cookies", len(a.cookies), len(s.Cookies))
+	}
+}

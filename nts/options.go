@@ -5,7 +5,9 @@ package nts
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"net/netip"
+	"time"
 )
 
 // Options say how to reach one server and whom to believe that it is it.
@@ -17,8 +19,9 @@ type Options struct {
 	Fallback []netip.Addr // connect here if the name does not resolve
 	Network  string       // "ip", "ip4" or "ip6"; empty is "ip"
 
-	Roots *x509.CertPool // the only authorities to trust; nil: the system's
-	Pins  [][32]byte     // SHA-256 of public keys, one of which the chain must hold
+	Roots  *x509.CertPool // the only authorities to trust; nil: the system's
+	Begins []time.Time    // when these authorities begin: moments to verify a chain at, where its dates are put off
+	Pins   [][32]byte     // SHA-256 of public keys, one of which the chain must hold
 
 	// DeferDates lets a chain pass that is right in everything but its dates
 	// at the local clock. The caller then dates it (see Chain.Holds and
@@ -42,4 +45,15 @@ func (o *Options) wanted(addr netip.Addr) bool {
 		return addr.Is6() && !addr.Is4In6()
 	}
 	return true
+}
+
+// Trust makes the authorities in a PEM file the only ones for this server.
+func (o *Options) Trust(text []byte) {
+	o.Roots = x509.NewCertPool()
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			o.Roots.AddCert(c)
+			o.Begins = append(o.Begins, c.NotBefore)
+		}
+	}
 }

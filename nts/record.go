@@ -1,6 +1,7 @@
 package nts
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -198,8 +199,8 @@ func (a *keAnswer) cookie(body []byte) error {
 	if len(body) == 0 || len(body) > maxCookie {
 		return malformed("cookie of %d octets", len(body))
 	}
-	if len(a.cookies) < maxJar {
-		a.cookies = append(a.cookies, append([]byte(nil), body...))
+	if len(a.cookies) < maxJar && !holds(a.cookies, body) {
+		a.cookies = append(a.cookies, bytes.Clone(body))
 	}
 	return nil
 }

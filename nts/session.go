@@ -1,8 +1,10 @@
 package nts
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"net/netip"
+	"slices"
 )
 
 // Keys are the two keys of a session: client to server and back.
@@ -47,8 +49,17 @@ func (s *Session) take() []byte {
 
 // put adds what an answer brought, as far as the jar has room.
 func (s *Session) put(cookies [][]byte) {
-	room := max(0, maxJar-len(s.Cookies))
-	s.Cookies = append(s.Cookies, cookies[:min(len(cookies), room)]...)
+	for _, c := range cookies {
+		if len(s.Cookies) < maxJar && !holds(s.Cookies, c) {
+			s.Cookies = append(s.Cookies, c)
+		}
+	}
+}
+
+// holds tells whether a cookie is there already: one that a server gives twice
+// would be sent twice.
+func holds(jar [][]byte, cookie []byte) bool {
+	return slices.ContainsFunc(jar, func(c []byte) bool { return bytes.Equal(c, cookie) })
 }
 
 // ciphers makes the two directions' ciphers of the keys in use.

@@ -2,6 +2,7 @@ package timesync
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"ntsclient/timesync/report"
@@ -42,6 +43,9 @@ type Decision struct {
 	Reason  string
 }
 
+// slewLimit is what the kernel takes at once, in microseconds of 32 bits.
+const slewLimit = math.MaxInt32 * time.Microsecond
+
 // decide chooses between step, slew and nothing.
 func (l *Limits) decide(f finding) Decision {
 	size := f.offset.Abs()
@@ -51,7 +55,14 @@ func (l *Limits) decide(f finding) Decision {
 		}
 	}
 	large := size > max(l.StepAbove, f.uncertainty)
+	slewed := l.Step == StepNever || l.Step == StepFirst && !f.first && !f.bootstrapped
 	switch {
+	case large && slewed && size > slewLimit:
+		return Decision{
+			Action: report.None, Refused: true, Code: "exceeds_slew",
+			Reason: fmt.Sprintf("the correction of %s would take %.0f days to slew; `[clock] step = \"always\"` allows to step it",
+				inWords(f.offset), size.Hours()/24*2000),
+		}
 	case l.Step == StepNever && (large || f.first):
 		return Decision{Action: report.Slew, Code: "step_never", Reason: "slewed, as `[clock] step` says \"never\""}
 	case f.first: // what waits for a synchronized clock is woken by its being set

@@ -13,6 +13,7 @@ func TestDecide(t *testing.T) {
 	usual := Limits{StepAbove: 100 * ms, MaxStep: 15 * time.Minute, Step: StepAlways, Bootstrap: 3}
 	first := Limits{StepAbove: 100 * ms, MaxStep: 15 * time.Minute, Step: StepFirst, Bootstrap: 3}
 	never := Limits{StepAbove: 100 * ms, MaxStep: 15 * time.Minute, Step: StepNever, Bootstrap: 3}
+	wide := Limits{StepAbove: 100 * ms, MaxStep: 100 * year, Step: StepNever, Bootstrap: 3}
 	day := finding{uncertainty: 10 * ms, operators: 4}
 	of := func(f finding, offset time.Duration, edit ...func(*finding)) finding {
 		f.offset = offset
@@ -65,6 +66,8 @@ func TestDecide(t *testing.T) {
 		{"step first: bootstrapped", first, of(day, 56*year, bootstrapped), report.Step, "", ""},
 		{"step first: over max_step", first, of(day, year), report.None, "exceeds_max_step", "--max-step"},
 
+		{"step never: more than can be slewed", wide, of(day, time.Hour), report.None, "exceeds_slew", "the correction of 1h0m0s would take 83 days to slew"},
+		{"step never: years", wide, of(day, 56*year, boot), report.None, "exceeds_slew", "56.0 years"},
 		{"step never: small", never, of(day, 20*ms), report.Slew, "", ""},
 		{"step never: large", never, of(day, time.Second), report.Slew, "step_never", "`[clock] step` says \"never\""},
 		{"step never: the first", never, of(day, 20*ms, boot), report.Slew, "step_never", ""},

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -23,14 +24,16 @@ func (c *Client) open(ctx context.Context, wait time.Duration) (loop bool, err e
 	if c.StateDir == "" {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, lockWait+wait)
+	waiting, cancel := context.WithTimeout(ctx, lockWait+wait)
 	defer cancel()
-	store, err := OpenStore(ctx, c.StateDir, StoreOptions{MachineID: c.MachineID, Warn: c.Log.Warn})
+	store, err := OpenStore(waiting, c.StateDir, StoreOptions{MachineID: c.MachineID, Warn: c.Log.Warn})
 	switch {
 	case errors.Is(err, ErrLoopRunning):
 		return true, nil
 	case ctx.Err() != nil:
-		return false, err // two that correct the same offset would overshoot
+		return false, context.Cause(ctx)
+	case waiting.Err() != nil: // two that correct the same offset would overshoot
+		return false, fmt.Errorf("another ntsclient is at work with %s, and still was after %v; nothing was done", c.StateDir, lockWait+wait)
 	case err != nil:
 		c.Log.Warn("nothing is kept", "error", err)
 		return false, nil
@@ -62,7 +65,11 @@ func (c *Client) withdraw() {
 	if c.store == nil || !slices.ContainsFunc(c.sources, ready) {
 		return
 	}
-	if err := c.store.Withdraw(c.Policy.Samples + tries); err != nil {
+	n := c.Policy.Samples + tries
+	if slices.ContainsFunc(c.sources, func(s *source) bool { return s.state.Session != nil && s.state.Session.Other != nil }) {
+		n += tries // each may be followed at once by one with the other keys
+	}
+	if err := c.store.Withdraw(n); err != nil {
 		c.Log.Warn("saved cookies cannot be used", "error", err)
 		for _, s := range c.sources {
 			s.state.dropSession()

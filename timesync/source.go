@@ -60,6 +60,7 @@ type measurement struct {
 	samples     int           // authenticated answers
 	jitter      time.Duration // of the other samples' offsets around it
 	correction  time.Duration // of the clock while the last of them was taken
+	refused     bool          // the keys, by a NAK
 	keyExchange bool          // one was tried in this round
 	renewal     error         // why that failed, where the old session is still good
 	verified    bool          // and it worked, with a chain that is right, but perhaps for the dates
@@ -111,15 +112,17 @@ func (m *measurement) over(err error, samples int) bool {
 	var e *nts.Error
 	errors.As(err, &e)
 	switch nts.CodeOf(err) {
-	case nts.ExchangeNAK: // one new key exchange (RFC 8915 §5.7), and not a second
+	// One new key exchange and not a second; the old keys stay until it has
+	// worked, since anyone on the way can say this (RFC 8915 §5.7).
+	case nts.ExchangeNAK:
 		m.naks++
-		m.state.dropSession()
+		m.refused = true
 		return m.keyExchange || samples > 0
 	case nts.ExchangeKiss:
-		rest := denyRest
-		if e.Kiss == "RATE" { // from now on, and not only once
-			m.pace = min(max(rateRest, 2*m.pace, 2*m.spacing), maxRest)
-			rest = m.pace
+		m.pace = min(max(rateRest, 2*m.pace, 2*m.spacing), maxRest) // from now on, and not only once
+		rest := m.pace
+		if e.Kiss != "RATE" && e.Sure { // else anyone on the way may have said it
+			rest = max(rest, denyRest)
 		}
 		m.kiss, m.restsTo = e, time.Now().Add(rest)
 		return true
@@ -139,7 +142,7 @@ func (m *measurement) prepare(ctx context.Context, p *Policy, doubt bool) error 
 		m.state.dropSession() // it was made when dates were in doubt, and never dated
 		s = nil
 	}
-	if s != nil && s.Ready() {
+	if s != nil && s.Ready() && !m.refused {
 		return nil
 	}
 	if m.keyExchange {
@@ -177,6 +180,7 @@ func (m *measurement) renewKeys(ctx context.Context, p *Policy) {
 func (m *measurement) install(session *nts.Session) {
 	m.state.dropSession()
 	m.state.Session = session
+	m.refused = false
 	m.renewed()
 }
 

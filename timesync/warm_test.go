@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"ntsclient/nts"
 	"ntsclient/nts/ntstest"
 	"ntsclient/timesync/report"
 )
@@ -176,20 +177,21 @@ func TestNAK(t *testing.T) {
 	}
 	w.want(5, 9)
 	s := w.session(w.saved(nil), 0)
-	if s.Session != nil || s.Backoff == nil || s.Backoff.Failures != 1 {
+	if s.Session == nil || s.Backoff == nil || s.Backoff.Failures != 1 {
 		t.Errorf("kept %+v", s)
 	}
 	r = w.sync() // the back-off holds
 	if e := r.Servers[0].Error; e.Code != "exchange_nak" || !strings.Contains(e.Message, "not asked again for") {
 		t.Errorf("%+v", e)
 	}
-	w.want(5, 10)
+	w.want(5, 11)
 	if s := w.session(w.saved(nil), 0); s.Backoff == nil || s.Backoff.Failures != 1 {
 		t.Errorf("waiting counts as a failure: %+v", s.Backoff)
 	}
 }
 
-// A NAK after a good sample: that is used, and the keys are gone.
+// A NAK after a good sample: that is used, and the keys stay, as anyone could
+// have said it.
 func TestNAKAmongSamples(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1, nil).keep()
@@ -210,8 +212,55 @@ func TestNAKAmongSamples(t *testing.T) {
 		t.Errorf("%+v", r.Servers[0].Measured)
 	}
 	w.want(1, 3)
-	if s := w.session(w.saved(nil), 0); s.Session != nil || s.Backoff != nil {
+	if s := w.session(w.saved(nil), 0); s.Session == nil || !s.Dated || s.Backoff != nil {
 		t.Errorf("kept %+v", s)
+	}
+}
+
+// Where it is open which keys a server means, a request with the others may
+// follow each at once: so many cookies are taken out before.
+func TestWithdrawForOtherKeys(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		w := newWorld(t, 2, nil).keep()
+		w.sync()
+		w.saved(func(s *Saved) {
+			if session := w.session(s, 0).Session; other {
+				session.Other = &nts.Keys{C2S: session.Keys.C2S, S2C: session.Keys.S2C}
+			}
+		})
+		c := New(w.options)
+		if _, err := c.open(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		before := len(c.sources[0].state.Session.Cookies)
+		c.withdraw()
+		c.close()
+		want := before - c.Policy.Samples - tries
+		if other {
+			want -= tries
+		}
+		if s := w.session(w.saved(nil), 0).Session; len(s.Cookies) != max(0, want) {
+			t.Errorf("other keys %v: %d of %d cookies left, want %d", other, len(s.Cookies), before, want)
+		}
+	}
+}
+
+// After a NAK without a key exchange that works, the old keys are still there.
+func TestForgedNAK(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, nil).keep()
+	w.options.Policy.AnswerTimeout, w.options.Policy.MinOperators = 500*ms, 1
+	w.sync()
+	w.servers[0].Change(func(o *ntstest.Options) {
+		o.Kiss = "NTSN"
+		o.RawConn = func(c net.Conn) bool { c.Close(); return true }
+	})
+	wantReport(t, w.sync(), report.NoAgreement, report.None, "no_agreement", "f")
+	w.servers[0].Change(func(o *ntstest.Options) { o.Kiss = "" })
+	r := w.sync()
+	wantReport(t, r, report.Agreed, report.Slew, "", "a")
+	if r.Servers[0].KeyExchange {
+		t.Errorf("%+v", r.Servers[0].Measured)
 	}
 }
 
@@ -476,7 +525,7 @@ func TestKiss(t *testing.T) {
 		}
 		w.want(2, 4)
 		a, b := time.Until(c.sources[0].restsTo), time.Until(c.sources[1].restsTo)
-		if a <= 0 || a > rateRest || b <= a || b > denyRest {
+		if a <= 0 || a > rateRest || bare != (b <= rateRest) || b > denyRest {
 			t.Errorf("they rest for %v and %v", a, b)
 		}
 	}
