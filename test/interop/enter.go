@@ -130,7 +130,8 @@ func command(stage, name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// Build makes a package of this module as make does, but for the stamps.
+// Build makes a package of this module, static and stripped as by make, which
+// stamps it, too, and makes it smaller by what it does not inline.
 func Build(file, pkg string) error {
 	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false",
 		"-tags=urfave_cli_no_docs", "-ldflags=-s -w -buildid=", "-o", file, pkg)
