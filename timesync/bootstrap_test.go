@@ -371,10 +371,12 @@ func TestFloor(t *testing.T) {
 	check(ymd(2026, 6, 1), "certificates", "the newest certificate, that of b:4460", "if that is dated wrong, leave that server out")
 }
 
+// fails is a measurement that fails there.
+func fails(stage nts.Stage, code nts.Code) *measurement {
+	return &measurement{err: &nts.Error{Stage: stage, Code: code, Err: errors.New("no")}}
+}
+
 func TestAllEarly(t *testing.T) {
-	fails := func(stage nts.Stage, code nts.Code) *measurement {
-		return &measurement{err: &nts.Error{Stage: stage, Code: code, Err: errors.New("no")}}
-	}
 	early := &measurement{verified: true, early: errors.New("not valid yet")}
 	good := &measurement{verified: true, sample: new(nts.Sample)}
 	warm := &measurement{sample: new(nts.Sample)}
@@ -405,6 +407,29 @@ func TestAllEarly(t *testing.T) {
 	} {
 		if got := allEarly(c.measured); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+// Where nobody answers, whatever else it may be is said only of what is known.
+func TestNobody(t *testing.T) {
+	noName, unroutable := fails(nts.StageDNS, nts.DNSFailed), fails(nts.StageConnect, nts.ConnectUnreachable)
+	refused, expired := fails(nts.StageConnect, nts.ConnectRefused), fails(nts.StageCertificate, nts.CertificateExpired)
+	for _, c := range []struct {
+		name     string
+		measured []*measurement
+		want     string
+	}{
+		{"no name, no way", []*measurement{noName, unroutable}, "none could be reached; is the network up?"},
+		{"refused", []*measurement{refused}, ""},
+		{"one refused", []*measurement{noName, refused}, ""},
+		{"expired", []*measurement{expired, noName}, "all certificates look expired"},
+		{"expired, and one refused", []*measurement{expired, refused}, "all certificates look expired"},
+		{"different", []*measurement{expired, fails(nts.StageTLS, nts.TLSFailed)}, ""},
+		{"one answers", []*measurement{noName, {sample: new(nts.Sample)}}, ""},
+	} {
+		if got := new(Client).nobody(c.measured); !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%s: %q", c.name, got)
 		}
 	}
 }

@@ -84,18 +84,21 @@ func (c *Client) tell(r *round) *report.Report {
 // be reached fail for the same reason; empty: nothing to say.
 func (c *Client) nobody(measured []*measurement) string {
 	codes := make(map[nts.Code]bool)
+	refused := false // a refused connection is an answer, too
 	for _, m := range measured {
 		if m.sample != nil {
 			return ""
 		}
+		code := nts.CodeOf(m.err)
 		if m.waiting || !m.unreached() {
-			codes[nts.CodeOf(m.err)] = true
+			codes[code] = true
 		}
+		refused = refused || code == nts.ConnectRefused
 	}
 	switch {
-	case len(codes) == 0:
+	case len(codes) == 0 && !refused:
 		return "none could be reached; is the network up?"
-	case len(codes) > 1:
+	case len(codes) != 1:
 		return ""
 	case codes[nts.CertificateNotYetValid] && c.Policy.Strict:
 		return "no certificate is valid yet by this clock, and `[bootstrap] certificate_time = \"strict\"` forbids to look past that"

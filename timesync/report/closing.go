@@ -21,7 +21,11 @@ func (r *Report) closing() []string {
 		if r.Result == NotPermitted { // nobody was asked
 			return append(sentences, reason)
 		}
-		return append(sentences, "no agreed time: "+reason+"; the clock was not touched")
+		join := "; "
+		if strings.HasSuffix(reason, "?") {
+			join = " "
+		}
+		return append(sentences, "no agreed time: "+reason+join+"the clock was not touched")
 	}
 	if math.Abs(float64(r.Offset)) >= float64(time.Minute) {
 		const layout = "2006-01-02 15:04:05 UTC"

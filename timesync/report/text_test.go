@@ -384,8 +384,13 @@ func TestClosing(t *testing.T) {
 	if got := agreed(0, ms).slowOrFast(); got != "the clock is right within ± 1.00 ms" {
 		t.Error(got)
 	}
-	r := noAgreement("", failed("a", "a", "", ""))
-	if got := r.closing()[0]; got != "no agreed time: 0 of 1 server answered; the clock was not touched" {
-		t.Error(got)
+	for reason, want := range map[string]string{
+		"":                       "no agreed time: 0 of 1 server answered; the clock was not touched",
+		"is the network up?":     "no agreed time: is the network up? the clock was not touched",
+		"who knows? nobody does": "no agreed time: who knows? nobody does; the clock was not touched",
+	} {
+		if got := noAgreement(reason, failed("a", "a", "", "")).closing()[0]; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
