@@ -103,9 +103,7 @@ func syncAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if !r.DryRun && r.Result != report.NotPermitted && r.ReasonCode != "loop_running" { // the loop writes its own
-		writeTextfile(o.Log, cfg, r)
-	}
+	textfile(o.Log, cfg)(r)
 	if !r.DryRun && r.Result != report.NotPermitted {
 		warnOfRivals(o.Log, here.root) // now that the clock is right, there is time
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"slices"
@@ -179,20 +178,33 @@ func stateDirs(cfg *config.Config) []string {
 // metricsVersion is the version as metrics name it.
 func metricsVersion() string { return strings.TrimPrefix(versionLine(), "ntsclient ") }
 
-// writeTextfile writes the metrics of a round, if that is configured. What goes
-// wrong is no reason to do anything else.
-func writeTextfile(log *slog.Logger, cfg *config.Config, r *report.Report) {
-	if cfg.Metrics.Textfile == "" {
-		return
-	}
-	with := *r
-	if with.Keeping == nil {
-		synchronized, err := kernelSynchronized()
-		if err == nil {
-			with.Standing = &report.Standing{Synchronized: synchronized}
+// textfile writes the metrics of each round, if that is configured, and says
+// once what goes wrong, which is no reason to do anything else. A dry run writes
+// none, as the clock is not as it says; and a sync none beside a loop.
+func textfile(log *slog.Logger, cfg *config.Config) func(*report.Report) {
+	told := ""
+	return func(r *report.Report) {
+		path := cfg.Metrics.Textfile
+		if path == "" || r.DryRun || r.Result == report.NotPermitted || r.ReasonCode == "loop_running" {
+			return
 		}
-	}
-	if err := report.WriteTextfile(cfg.Metrics.Textfile, metricsVersion(), &with); err != nil {
-		log.Warn("metrics not written", "error", fmt.Errorf("%w (see `[metrics] textfile`)", err))
+		with := *r
+		if with.Keeping == nil {
+			if synchronized, err := kernelSynchronized(); err == nil {
+				with.Standing = &report.Standing{Synchronized: synchronized}
+			}
+		}
+		problem := ""
+		if err := report.WriteTextfile(path, metricsVersion(), &with); err != nil {
+			problem = err.Error()
+		}
+		switch {
+		case problem == told:
+		case problem == "":
+			log.Info("metrics are written again")
+		default:
+			log.Warn("metrics not written: see `[metrics] textfile`", "error", problem)
+		}
+		told = problem
 	}
 }

@@ -227,16 +227,37 @@ func TestTextfile(t *testing.T) {
 	cfg := config.Default()
 	r := loopReport(report.NoAgreement)
 	r.Keeping = nil
-	for want, textfile := range map[string]string{"": path, "metrics not written": filepath.Join(dir, "none", "x.prom"), "nothing at all": ""} {
-		said.Reset()
-		cfg.Metrics.Textfile = textfile
-		writeTextfile(logger(&said, 0), cfg, r)
-		if textfile != "" && !strings.Contains(said.String(), want) || want == "" && said.Len() > 0 {
-			t.Errorf("%q: %q", want, said.String())
+	for _, without := range []func(*report.Report){
+		func(r *report.Report) { r.DryRun = true },
+		func(r *report.Report) { r.Result = report.NotPermitted },
+		func(r *report.Report) { r.ReasonCode = "loop_running" },
+		func(*report.Report) { cfg.Metrics.Textfile = "" },
+	} {
+		cfg.Metrics.Textfile = path
+		not := *r
+		without(&not)
+		textfile(logger(&said, 0), cfg)(&not)
+		if _, err := os.Stat(path); err == nil || said.Len() > 0 {
+			t.Errorf("%+v: %v, %q", not, err, said.String())
 		}
 	}
-	text, err := os.ReadFile(path)
-	if err != nil || !strings.Contains(string(text), "\nntsclient_synchronized 1\n") || !strings.Contains(string(text), `,code="dns_failed"} 1`) {
+	cfg.Metrics.Textfile = filepath.Join(dir, "later", "ntsclient.prom")
+	write := textfile(logger(&said, 0), cfg)
+	write(r)
+	write(r)
+	if strings.Count(said.String(), "metrics not written") != 1 {
+		t.Errorf("%q", said.String())
+	}
+	if err := os.Mkdir(filepath.Dir(cfg.Metrics.Textfile), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(r)
+	write(r)
+	if strings.Count(said.String(), "\n") != 2 || strings.Count(said.String(), "written again") != 1 {
+		t.Errorf("%q", said.String())
+	}
+	text, err := os.ReadFile(cfg.Metrics.Textfile)
+	if err != nil || !strings.Contains(string(text), "\nntsclient_synchronized 1\n") || !strings.Contains(string(text), `,code="dns_failed"} 2`) {
 		t.Errorf("%v\n%s", err, text)
 	}
 }

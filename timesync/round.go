@@ -121,6 +121,9 @@ func (k *keeper) publish(r *round, o *Orders) error {
 		p.Servers[i].Watched = m.watched(r.now, o.Poll)
 	}
 	k.latest.Store(p)
+	if k.Published != nil {
+		k.Published(p)
+	}
 	k.sayServers(r, p)
 	k.say(r, p, o)
 	k.Supervisor.Status(k.prefix() + k.sentence(r, p))

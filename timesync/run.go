@@ -45,6 +45,7 @@ type RunOptions struct {
 	Watchdog   time.Duration   // between two calls of Alive; 0: none
 	Remeasure  <-chan struct{} // this is another network, perhaps
 	Reload     <-chan Config
+	Published  func(*report.Report) // each report, as soon as it is the latest; nil: nobody is told
 }
 
 const (
