@@ -19,6 +19,11 @@ func (k *keeper) round(ctx context.Context) error {
 		return err
 	}
 	r := k.vote(ctx)
+	if slept, err := k.resumed(); err != nil {
+		return err
+	} else if slept { // in the middle of it
+		r = k.vote(ctx)
+	}
 	if ctx.Err() != nil {
 		k.settle(r, false)
 		return nil

@@ -14,7 +14,6 @@ import (
 type KeptClock interface {
 	Clock
 	Now() (raw, correction time.Duration, err error) // the clock is raw + correction, since 1970
-	Suspended() (time.Duration, error)               // since boot
 	Rate() (float64, error)                          // of the correction, s/s
 	Begin() error                                    // drops what others left to be slewed
 	Steer(rate float64) error

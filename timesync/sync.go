@@ -20,6 +20,7 @@ type Clock interface {
 	MaxError() (time.Duration, error) // the kernel's; 16 s or more: nothing has set it
 	Step(offset, maxError, estError time.Duration) error
 	Slew(offset, maxError, estError time.Duration) error
+	Suspended() (time.Duration, error) // since boot
 }
 
 // unsynchronized is the kernel's maxerror when nothing has set its clock.
@@ -256,7 +257,14 @@ type round struct {
 // once measures, votes and decides.
 func (c *Client) once(ctx context.Context) *round {
 	c.withdraw()
+	slept := c.suspended()
 	r := c.vote(ctx)
+	for now := c.suspended(); now-slept >= suspendLeast && ctx.Err() == nil; now = c.suspended() {
+		c.Log.Info("the machine was suspended while it measured; measuring again")
+		slept = now
+		c.withdraw()
+		r = c.vote(ctx)
+	}
 	if r.err == nil {
 		r.decision = c.Policy.decide(finding{
 			offset: r.Offset, uncertainty: r.Uncertainty, operators: r.Operators,
@@ -266,6 +274,17 @@ func (c *Client) once(ctx context.Context) *round {
 	r.report = c.tell(r)
 	c.settle(r, ctx.Err() == nil)
 	return r
+}
+
+// suspended is for how long this machine was, since boot: then the monotonic
+// clock stood still, and offsets held against it are off by that. Where no
+// kernel tells, it was not.
+func (c *Client) suspended() time.Duration {
+	d, err := c.Clock.Suspended()
+	if err != nil {
+		return 0
+	}
+	return d
 }
 
 // vote measures and lets the servers elect the time.

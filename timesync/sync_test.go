@@ -364,6 +364,15 @@ func TestSetMeanwhile(t *testing.T) {
 	}
 }
 
+// What was measured before and after a suspend cannot be held against one
+// clock: it is measured again.
+func TestSuspendedWhileMeasuring(t *testing.T) {
+	w := newWorld(t, 2, nil)
+	w.clock.slept = []time.Duration{time.Minute, 11 * time.Minute} // before and after the first round
+	wantReport(t, w.sync(), report.Agreed, report.Slew, "", "aa")
+	w.want(2, 4)
+}
+
 func TestDryRunReport(t *testing.T) {
 	w := newWorld(t, 2, nil).keep()
 	if r := w.syncWith(SyncOptions{DryRun: true}); !r.DryRun || r.Action != report.Slew {

@@ -32,15 +32,27 @@ type world struct {
 // fakeClock notes what is done to it.
 type fakeClock struct {
 	maxError time.Duration
-	denied   error // what Permitted returns
-	broken   error // what Step and Slew return
-	blind    error // what MaxError returns
+	denied   error           // what Permitted returns
+	broken   error           // what Step and Slew return
+	blind    error           // what MaxError returns
+	slept    []time.Duration // what Suspended returns, one after another
 	done     []string
 	offset   time.Duration // the last one
 }
 
 func (c *fakeClock) Permitted() error                 { return c.denied }
 func (c *fakeClock) MaxError() (time.Duration, error) { return c.maxError, c.blind }
+
+func (c *fakeClock) Suspended() (time.Duration, error) {
+	if len(c.slept) == 0 {
+		return 0, errors.ErrUnsupported
+	}
+	d := c.slept[0]
+	if len(c.slept) > 1 {
+		c.slept = c.slept[1:]
+	}
+	return d, nil
+}
 
 func (c *fakeClock) Step(offset, maxError, estError time.Duration) error {
 	return c.correct("step", offset, maxError, estError)
