@@ -5,11 +5,9 @@ package config
 import (
 	"bytes"
 	"errors"
-	"io"
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -126,19 +124,6 @@ func Default() *Config {
 }
 
 const defaultMinOperators = 2
-
-// Reader returns the content of a file. Load and Parse call it for the configuration and for each CA file once.
-type Reader func(path string) ([]byte, error)
-
-// ReadFile is the Reader for everyday use: os.ReadFile that stops soon after the size that is refused anyhow.
-func ReadFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFile+1))
-}
 
 // Load reads and checks a configuration file. Errors are *Error; one that wraps fs.ErrNotExist says that there is no
 // such file. A nil Reader is ReadFile.
