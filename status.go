@@ -113,7 +113,7 @@ func look(ctx context.Context, cfg *config.Config) (r *report.Report, problems [
 		}
 	}
 	synchronized, err := kernelSynchronized()
-	if err != nil && r != nil && r.Keeping != nil { // as in some containers; the loop knows
+	if err != nil && loop && r != nil && r.Keeping != nil { // as in containers, and in our own unit; the loop knows
 		synchronized, err = r.Synchronized, nil
 	}
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -165,6 +166,30 @@ func TestStatusOfABadReport(t *testing.T) {
 	write(t, socket, "") // which refuses connections, too
 	if r := try("status", "-c", file); r.code != exitUnknown {
 		t.Errorf("%+v", r)
+	}
+}
+
+// Where the kernel does not tell, a loop does, but none that is gone.
+func TestStatusWithoutAKernel(t *testing.T) {
+	before := kernelSynchronized
+	defer func() { kernelSynchronized = before }()
+	kernelSynchronized = func() (bool, error) { return false, errors.New("not in here") }
+	file, socket, state := corner(t, "", serve(t, ntstest.Options{}))
+	s, err := report.Listen(socket, func() *report.Report { return loopReport(report.Agreed) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := try("status", "-c", file); r.code != exitOK || r.stderr != "" {
+		t.Errorf("of a loop: %+v", r)
+	}
+	s.Close()
+	var text bytes.Buffer
+	if err := errors.Join(loopReport(report.Agreed).WriteJSON(&text), os.Mkdir(state, 0o711)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(state, "report.json"), text.String())
+	if r := try("status", "-c", file); r.code != exitNoAgreement || !strings.Contains(r.stderr, "not in here") || !strings.Contains(r.stdout, "the last `run`") {
+		t.Errorf("of one that is gone: %+v", r)
 	}
 }
 
