@@ -28,7 +28,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:        func(*cli.Context, error) {}, // run does that
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "read `FILE` (default: " + defaultConfig + ", else built in)"},
-			&cli.StringFlag{Name: "log-level", Value: "warn", Usage: "least `LEVEL` of messages: debug, info, warn (default), error"},
+			&cli.StringFlag{Name: "log-level", Value: "warn", Usage: "least `LEVEL` of messages: debug, info, warn, error"},
 		},
 		Commands: []*cli.Command{queryCommand(), syncCommand(), runCommand(), statusCommand(), checkCommand()},
 		Action: func(c *cli.Context) error {
@@ -90,8 +90,19 @@ Examples:
 }
 
 func runCommand() *cli.Command {
-	return later("run", "keep the clock right until stopped",
-		&cli.BoolFlag{Name: "dry-run", Usage: "leave the clock alone, and say what would be done"})
+	return &cli.Command{
+		Name: "run", Usage: "keep the clock right until stopped",
+		Description: `It needs CAP_SYS_TIME, unless it is a dry run. Signals: TERM and INT end it, HUP
+reads the configuration again, USR1 says that this may be another network.
+
+Examples:
+  ntsclient run --dry-run
+  ntsclient run --log-level debug`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "dry-run", Usage: "leave the clock alone, and say what would be done"},
+		},
+		Action: runAction,
+	}
 }
 
 func statusCommand() *cli.Command {
@@ -130,14 +141,6 @@ Examples:
 		},
 		Action: checkAction,
 	}
-}
-
-// later is a command that is not there yet. Its flags are known, so that it is
-// the command that is refused, and not they.
-func later(name, usage string, flags ...cli.Flag) *cli.Command {
-	return &cli.Command{Name: name, Usage: usage + " (not there yet)", Flags: flags, Action: func(*cli.Context) error {
-		return usageError{fmt.Errorf("%s is not there yet in this version; there are query, sync, status and check", name)}
-	}}
 }
 
 func proxyFlag() cli.Flag {

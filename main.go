@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"ntsclient/clock"
 	"ntsclient/config"
 	"ntsclient/timesync/report"
 )
@@ -118,6 +119,9 @@ func exitCode(err error, stderr io.Writer) int {
 		return exitNoAgreement
 	}
 	message, code := err.Error(), exitInternal
+	if errors.Is(err, clock.ErrNotPermitted) {
+		code = exitNotPermitted
+	}
 	if errors.As(err, &usage) {
 		code = exitUsage
 	}

@@ -239,8 +239,6 @@ func TestUsage(t *testing.T) {
 		{"query HOST --log-level loud", `not "loud"`},
 		{"query HOST:70000", "70000"},
 		{"query -", `"-"`},
-		{"run", "run is not there yet"},
-		{"run --dry-run -c FILE", "run is not there yet"},
 		{"status --json --prometheus --wait 5s", "--json and --prometheus exclude each other"},
 		{"status --log-level loud", `not "loud"`},
 		{"status HOST", "status takes no arguments"},

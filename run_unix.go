@@ -1,0 +1,11 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"syscall"
+)
+
+// remeasureSignals are sent when this may be another network.
+var remeasureSignals = []os.Signal{syscall.SIGUSR1}
