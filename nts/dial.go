@@ -147,5 +147,14 @@ func connectError(errs []error) *Error {
 		return fail(StageConnect, ConnectTimeout, "no connection in time: %w", errs[i]).
 			hint("is TCP to that port filtered on the way?")
 	}
-	return fail(StageConnect, ConnectUnreachable, "%w", errs[0]).hint("is the network up?")
+	return noSocket(StageConnect, errs[0])
+}
+
+// noSocket is why nothing could be sent. That this process has too many files
+// open is no fault of the network.
+func noSocket(stage Stage, err error) *Error {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return fail(StageInternal, Internal, "%w", err).hint("raise the limit of open files (ulimit -n)")
+	}
+	return fail(stage, ConnectUnreachable, "%w", err).hint("is the network up?")
 }

@@ -226,3 +226,13 @@ func TestCodeOf(t *testing.T) {
 		t.Error("what is no Error has another code than internal")
 	}
 }
+
+func TestNoSocket(t *testing.T) {
+	for errno, code := range map[syscall.Errno]Code{
+		syscall.EMFILE: Internal, syscall.ENFILE: Internal, syscall.ENETUNREACH: ConnectUnreachable,
+	} {
+		if e := connectError([]error{&net.OpError{Op: "dial", Err: errno}}); e.Code != code || e.Hint == "" {
+			t.Errorf("%v: %s, %s", errno, e.Code, e.Hint)
+		}
+	}
+}

@@ -64,7 +64,7 @@ func (s *Session) exchange(ctx context.Context) (*Sample, error) {
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
 	if err != nil {
 		s.lost()
-		return nil, fail(StageExchange, ConnectUnreachable, "%w", err).hint("is the network up?")
+		return nil, noSocket(StageExchange, err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
@@ -76,7 +76,7 @@ func (s *Session) exchange(ctx context.Context) (*Sample, error) {
 	before := bothClocks()
 	if _, err := conn.Write(req.raw); err != nil {
 		s.lost()
-		return nil, fail(StageExchange, ConnectUnreachable, "%w", err).hint("is the network up?")
+		return nil, noSocket(StageExchange, err)
 	}
 	a, err := x.await(ctx, s, req)
 	if err != nil {
