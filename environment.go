@@ -106,14 +106,9 @@ var confineProcess = confine.Apply
 // confined gives up what is not needed from here on. Nothing depends on it: what
 // cannot be given up is kept, and said at debug level.
 func confined(log *slog.Logger, n confine.Needs) {
-	tell := func(err error) {
-		if err != nil {
-			log.Debug("not all rights could be given up", "error", err)
-		}
+	if err := confineProcess(n); err != nil {
+		log.Debug("not all rights could be given up", "error", err)
 	}
-	rest, err := confineProcess(n)
-	tell(err)
-	go func() { tell(rest()) }()
 }
 
 // needs are those of a command that keeps state in dir, if that is not empty.

@@ -64,6 +64,7 @@ func runAction(c *cli.Context) error {
 			o.Log.Debug("no state directory", "error", err)
 		}
 	}
+	n.Bounding = true // once in a long life
 	confined(o.Log, n)
 	ctx, stop := untilStopped(c.Context)
 	defer stop()

@@ -8,6 +8,12 @@ type Needs struct {
 	SetClock bool     // CAP_SYS_TIME, if the process has it
 	State    string   // directory to be written, as if in Write: root becomes the user whom it belongs to; may be ""
 	Write    []string // other directories in which files and sockets may be made, changed and removed
+
+	// Bounding asks to empty the bounding set of capabilities, too, which
+	// limits what programs that it starts may have. It starts none, they would
+	// get nothing by no_new_privs, and it takes a millisecond, much more on a
+	// slow machine: for those that run for long.
+	Bounding bool
 }
 
 // Apply gives up everything else: to write anywhere but there and to /dev/null
@@ -16,7 +22,5 @@ type Needs struct {
 // be made later on. Reading stays.
 //
 // What the kernel lacks is left out, and the error says what: nothing to stop
-// for. The rest, which takes a millisecond and is of little use after that, is
-// left to the caller to do meanwhile: the bounding set of capabilities, which
-// limits what started programs may have.
-func Apply(n Needs) (rest func() error, err error) { return n.apply() }
+// for.
+func Apply(n Needs) error { return n.apply() }

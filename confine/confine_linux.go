@@ -10,19 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func (n Needs) apply() (rest func() error, err error) {
-	none := func() error { return nil }
+func (n Needs) apply() error {
 	if err := onAllThreads("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
-		return none, err // with cgo, and before Linux 3.5
+		return err // with cgo, and before Linux 3.5
 	}
-	errWrite := n.landlock()
-	if owner := n.owner(); owner != nil {
+	errs := []error{n.landlock()}
+	owner := n.owner()
+	if n.Bounding { // while there is the right to
+		errs = append(errs, n.dropBounding())
+	}
+	if owner != nil {
 		if err := become(owner); err != nil { // root then needs its rights to get at the state
-			return none, errors.Join(errWrite, err)
+			return errors.Join(append(errs, err)...)
 		}
 	}
-	rest, err = n.drop()
-	return rest, errors.Join(errWrite, err)
+	return errors.Join(append(errs, n.drop())...)
 }
 
 // onAllThreads does a system call on every thread. It must have the same result
@@ -131,25 +133,21 @@ func become(owner *syscall.Stat_t) error {
 	return nil
 }
 
-// drop gives up all capabilities but those needed. To drop them from the
-// bounding set as well needs one, which goes after that.
-func (n Needs) drop() (rest func() error, err error) {
-	rest = func() error { return nil }
+// kept are the capabilities that are needed.
+func (n Needs) kept() uint64 {
+	if n.SetClock {
+		return 1 << unix.CAP_SYS_TIME
+	}
+	return 0
+}
+
+// drop gives up all capabilities but those needed.
+func (n Needs) drop() error {
 	have, err := capabilities()
 	if err != nil {
-		return rest, err
+		return err
 	}
-	var keep uint64
-	if n.SetClock {
-		keep = 1 << unix.CAP_SYS_TIME
-	}
-	const setpcap = 1 << unix.CAP_SETPCAP
-	if have&setpcap == 0 {
-		return rest, setCapabilities(have & keep)
-	}
-	return func() error {
-		return errors.Join(dropBounding(keep), setCapabilities(have&keep))
-	}, setCapabilities(have & (keep | setpcap))
+	return setCapabilities(have & n.kept())
 }
 
 // capabilities are those permitted.
@@ -172,14 +170,19 @@ func setCapabilities(caps uint64) error {
 		uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0)
 }
 
-// dropBounding drops all but keep.
-func dropBounding(keep uint64) error {
+// dropBounding drops all but those needed from the bounding set, where that is
+// allowed.
+func (n Needs) dropBounding() error {
+	have, err := capabilities()
+	if err != nil || have>>unix.CAP_SETPCAP&1 == 0 {
+		return err
+	}
 	for c := uintptr(0); c < 64; c++ {
 		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if err != nil {
 			break // the kernel knows no more
 		}
-		if has == 0 || keep>>c&1 != 0 {
+		if has == 0 || n.kept()>>c&1 != 0 {
 			continue
 		}
 		if err := onAllThreads("dropping capabilities from the bounding set", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0); err != nil {

@@ -28,7 +28,7 @@ type order struct {
 }
 
 type account struct {
-	Error, Rest string
+	Error       string
 	Took        time.Duration
 	Uid, Groups int
 	Written     map[string]string // errors, empty: none
@@ -61,9 +61,8 @@ func (o order) do() *account {
 		<-ready
 	}
 	begin := time.Now()
-	rest, err := Apply(o.Needs)
+	err := Apply(o.Needs)
 	a := &account{Error: text(err), Took: time.Since(begin), Written: map[string]string{}}
-	a.Rest = text(rest())
 	a.Uid = os.Getuid()
 	groups, _ := os.Getgroups()
 	a.Groups = len(groups)
@@ -176,13 +175,15 @@ func TestApply(t *testing.T) {
 		name         string
 		start, owner uint32 // who starts it, and whom the state belongs to
 		clock, state bool
+		bounding     bool
 		uid          int // afterwards
 	}{
-		{"root with root's state", 0, 0, true, true, 0},
-		{"root with another's state", 0, stranger, true, true, stranger},
-		{"root that only asks", 0, 0, false, false, 0},
-		{"another", stranger, stranger, true, true, stranger},
-		{"another that only asks", stranger, stranger, false, false, stranger},
+		{"root with root's state", 0, 0, true, true, false, 0},
+		{"root with another's state", 0, stranger, true, true, true, stranger},
+		{"root that only asks", 0, 0, false, false, false, 0},
+		{"root that only asks for long", 0, 0, false, false, true, 0},
+		{"another", stranger, stranger, true, true, true, stranger},
+		{"another that only asks", stranger, stranger, false, false, false, stranger},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !root {
@@ -201,12 +202,12 @@ func TestApply(t *testing.T) {
 				}
 			}
 			in, also, out := filepath.Join(state, "file"), filepath.Join(other, "file"), filepath.Join(outside, "file")
-			o := order{Write: []string{in, also, out, os.DevNull}, Needs: Needs{SetClock: c.clock}}
+			o := order{Write: []string{in, also, out, os.DevNull}, Needs: Needs{SetClock: c.clock, Bounding: c.bounding}}
 			if c.state {
 				o.Needs.State, o.Needs.Write = state, []string{other}
 			}
 			a := run(t, path, c.start, o)
-			if a.Error != "" || a.Rest != "" || a.Uid != c.uid || a.Read != "" {
+			if a.Error != "" || a.Uid != c.uid || a.Read != "" {
 				t.Errorf("%+v", a)
 			}
 			if root && c.start != uint32(c.uid) && a.Groups != 0 {
@@ -221,8 +222,8 @@ func TestApply(t *testing.T) {
 			if c.clock && c.start == 0 {
 				caps = before & (1 << unix.CAP_SYS_TIME)
 			}
-			if root && c.start == 0 {
-				bounds = fmt.Sprintf("%016x", boundingBits(t, bounding)&keptBits(c.clock))
+			if root && c.start == 0 && c.bounding {
+				bounds = fmt.Sprintf("%016x", boundingBits(t, bounding)&o.Needs.kept())
 			}
 			want := map[string]string{
 				"NoNewPrivs": "1", "CapEff": fmt.Sprintf("%016x", caps), "CapPrm": fmt.Sprintf("%016x", caps),
@@ -250,13 +251,6 @@ func boundingBits(t *testing.T, hex string) uint64 {
 		t.Fatal(err)
 	}
 	return bits
-}
-
-func keptBits(clock bool) uint64 {
-	if clock {
-		return 1 << unix.CAP_SYS_TIME
-	}
-	return 0
 }
 
 // A directory that is not there is left out, and all else holds.

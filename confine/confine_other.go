@@ -7,6 +7,6 @@ import (
 	"fmt"
 )
 
-func (Needs) apply() (rest func() error, err error) {
-	return func() error { return nil }, fmt.Errorf("confining the process: %w", errors.ErrUnsupported)
+func (Needs) apply() error {
+	return fmt.Errorf("confining the process: %w", errors.ErrUnsupported)
 }
