@@ -119,6 +119,7 @@ func (c *Client) keep(r *round) {
 	}
 	if r.report.Result == report.Agreed {
 		c.saved.Agreed = &AgreedTime{Time: r.report.Time, Uncertainty: r.Uncertainty, BootID: c.BootID}
+		c.learn(r, c.saved.Agreed)
 	}
 	c.save()
 	c.saveReport(r.report)

@@ -13,10 +13,8 @@ import (
 // one that nothing sets or steers.
 type KeptClock interface {
 	Clock
-	Now() (raw, correction time.Duration, err error) // the clock is raw + correction, since 1970
-	Rate() (float64, error)                          // of the correction, s/s
-	Begin() error                                    // drops what others left to be slewed
-	Steer(rate float64) error
+	Rate() (float64, error)                                   // of the correction, s/s
+	Begin() error                                             // drops what others left to be slewed
 	Declare(maxError, estError time.Duration, leap int) error // synchronized; leap: seconds more at the end of the day
 	Interference() (string, error)                            // what others changed of what was written; empty: nothing
 	Changes(context.Context) (<-chan struct{}, error)         // the clock was set, or the machine was suspended

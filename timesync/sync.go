@@ -21,6 +21,9 @@ type Clock interface {
 	Step(offset, maxError, estError time.Duration) error
 	Slew(offset, maxError, estError time.Duration) error
 	Suspended() (time.Duration, error) // since boot
+
+	Now() (raw, correction time.Duration, err error) // the clock is raw + correction, since 1970
+	Steer(rate float64) error                        // of the correction, s/s
 }
 
 // unsynchronized is the kernel's maxerror when nothing has set its clock.
@@ -170,6 +173,25 @@ func (c *Client) Sync(ctx context.Context, o SyncOptions) (*report.Report, error
 	err = c.correct(r)
 	c.keep(r)
 	return r.report, err
+}
+
+// learn takes a pair of agreed time and raw clock: from several, hours apart, the
+// clock's frequency is known, and it loses less until the next run.
+func (c *Client) learn(r *round, agreed *AgreedTime) {
+	raw, _, err := c.Clock.Now()
+	if err != nil || c.dryRun {
+		return
+	}
+	agreed.Raw, agreed.Suspended = raw-time.Since(r.now), c.suspended()
+	f, usable := c.saved.Crystal.Learn(*agreed)
+	if !usable {
+		return
+	}
+	if err := c.Clock.Steer(f.Rate); err != nil {
+		c.Log.Warn("the clock's frequency was not set", "error", err)
+		return
+	}
+	c.Log.Info("the clock's frequency is set", "frequency", f)
 }
 
 // await measures until there is an agreement, or until end.

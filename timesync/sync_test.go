@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -361,6 +362,42 @@ func TestSetMeanwhile(t *testing.T) {
 		if !slices.Equal(w.clock.done, c.done) || r.ReasonCode != c.code || (err == nil) != (c.code == "") {
 			t.Errorf("set %d times: did %v, %v: %+v", c.times, w.clock.done, err, r)
 		}
+	}
+}
+
+// Runs that are hours apart teach the raw clock's frequency.
+func TestLearnsFrequency(t *testing.T) {
+	w := newWorld(t, 2, nil).keep()
+	w.options.BootID = "this boot"
+	w.sync()
+	if len(w.clock.rates) > 0 {
+		t.Fatalf("steered by a single pair: %v", w.clock.rates)
+	}
+	// Ten hours, in which the raw clock lost 20 ppm.
+	const gone = 10 * time.Hour
+	w.saved(func(s *Saved) {
+		for i := range s.Crystal.Pairs {
+			s.Crystal.Pairs[i].Time = s.Crystal.Pairs[i].Time.Add(-gone)
+		}
+	})
+	w.clock.hours = gone - gone/50000
+	w.sync()
+	if len(w.clock.rates) != 1 || math.Abs(w.clock.rates[0]-20e-6) > 2e-6 {
+		t.Errorf("steered by %v", w.clock.rates)
+	}
+	if f := w.saved(nil).Crystal.Frequency; math.Abs(f.Rate-20e-6) > 2e-6 || f.Uncertainty <= 0 {
+		t.Errorf("kept %v", f)
+	}
+}
+
+// A dry run sets and keeps no frequency.
+func TestDryRunLearnsNothing(t *testing.T) {
+	w := newWorld(t, 2, nil).keep()
+	if _, err := New(w.options).Sync(t.Context(), SyncOptions{DryRun: true}); err != nil {
+		t.Fatal(err)
+	}
+	if s := w.saved(nil); len(s.Crystal.Pairs) > 0 || s.Agreed == nil {
+		t.Errorf("%+v", s)
 	}
 }
 

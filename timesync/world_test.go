@@ -32,9 +32,12 @@ type world struct {
 // fakeClock notes what is done to it.
 type fakeClock struct {
 	maxError time.Duration
-	denied   error           // what Permitted returns
-	broken   error           // what Step and Slew return
-	blind    error           // what MaxError returns
+	denied   error // what Permitted returns
+	broken   error // what Step and Slew return
+	blind    error // what MaxError returns
+	raw      time.Duration
+	hours    time.Duration // that the raw clock goes on between two readings
+	rates    []float64
 	slept    []time.Duration // what Suspended returns, one after another
 	done     []string
 	offset   time.Duration // the last one
@@ -52,6 +55,16 @@ func (c *fakeClock) Suspended() (time.Duration, error) {
 		c.slept = c.slept[1:]
 	}
 	return d, nil
+}
+
+func (c *fakeClock) Now() (raw, correction time.Duration, err error) {
+	c.raw += c.hours
+	return c.raw, 0, nil
+}
+
+func (c *fakeClock) Steer(rate float64) error {
+	c.rates = append(c.rates, rate)
+	return nil
 }
 
 func (c *fakeClock) Step(offset, maxError, estError time.Duration) error {
