@@ -152,7 +152,7 @@ func state(dir string, g *guard, now time.Time, f *report.Findings) {
 	p, err := timesync.Peek(dir, identity("/etc/machine-id"))
 	missing := errors.Is(err, fs.ErrNotExist)
 	if g != nil && (err == nil || missing) {
-		err = g.trustState(dir)
+		_, err = g.trustState(dir)
 	} else if missing {
 		err = nil
 	}

@@ -67,16 +67,21 @@ func (g *guard) read(path string) ([]byte, error) {
 // trustState wants a state directory that is there, on a way that nobody else
 // can change, and not for everybody: what lies in it is believed if it belongs
 // to whoever started the program. It may be theirs, if it was given to them.
-func (g *guard) trustState(dir string) error {
+// What it returns is where that really is, and to be used from here on: a link
+// on the way there could be another's, who turns it elsewhere meanwhile.
+func (g *guard) trustState(dir string) (string, error) {
 	dir, err := g.way(dir, false)
 	if err != nil {
-		return err
+		return "", err
 	}
 	info, err := os.Lstat(dir)
-	if err == nil && info.Mode().Perm()&0o002 != 0 {
-		return refusal("everybody may write there")
+	if err != nil {
+		return "", err
 	}
-	return err
+	if info.Mode().Perm()&0o002 != 0 {
+		return "", refusal("everybody may write there")
+	}
+	return dir, nil
 }
 
 // way follows path to what it is, and says whether nobody else can change the

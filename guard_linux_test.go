@@ -102,10 +102,14 @@ func TestGuard(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := g.trustState(path)
-		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
-			t.Errorf("state in %s: %v, want %q", path, err, want)
+		real, err := g.trustState(path)
+		if (err == nil) != (want == "") || (err != nil && (real != "" || !strings.Contains(err.Error(), want))) {
+			t.Errorf("state in %s: %q, %v, want %q", path, real, err, want)
 		}
+	}
+	// A link may be anybody's, and is not what is used.
+	if real, err := g.trustState(link("i", "/usr")); real != "/usr" || err != nil {
+		t.Errorf("state behind a link: %q, %v", real, err)
 	}
 	// Of somebody else: then not even the way there is trusted.
 	if os.Getuid() == 0 {

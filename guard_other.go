@@ -13,4 +13,4 @@ func newGuard() *guard { return nil }
 
 func (*guard) read(path string) ([]byte, error) { return config.ReadFile(path) }
 
-func (*guard) trustState(string) error { return nil }
+func (*guard) trustState(dir string) (string, error) { return dir, nil }

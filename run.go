@@ -40,10 +40,11 @@ func runAction(c *cli.Context) error {
 	}
 	o.StateDir = stateDir(cfg)
 	if g != nil && o.StateDir != "" {
-		if err := g.trustState(o.StateDir); err != nil {
+		dir, err := g.trustState(o.StateDir)
+		if err != nil {
 			o.Log.Warn("nothing is kept", "state_dir", o.StateDir, "error", err)
-			o.StateDir = ""
 		}
+		o.StateDir = dir
 	}
 	o.MachineID, o.BootID = identity("/etc/machine-id"), identity("/proc/sys/kernel/random/boot_id")
 	var kept timesync.KeptClock = clock.New()
