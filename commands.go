@@ -229,6 +229,9 @@ func tell(c *cli.Context, r *report.Report) error {
 }
 
 func logLevel(c *cli.Context) (level slog.Level, err error) {
+	if c.Bool("quiet") && !c.IsSet("log-level") {
+		return slog.LevelError, nil // a warning is no failure
+	}
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 		return level, usageError{fmt.Errorf("--log-level must be debug, info, warn or error, not %q", c.String("log-level"))}
 	}

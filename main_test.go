@@ -433,6 +433,24 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// What is only a warning is none of --quiet's business, unless it is asked for.
+func TestQuiet(t *testing.T) {
+	s := serve(t, ntstest.Options{})
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "state"), "no directory")
+	file := write(t, filepath.Join(dir, "ntsclient.toml"), "state_dir = \"state\"\n"+entry(t, dir, s))
+	for args, said := range map[string]bool{"": true, "--quiet": false, "-q --log-level warn": true, "-q --log-level error": false} {
+		r := try(append(strings.Fields(args), "sync", "--dry-run", "-c", file)...)
+		if r.code != exitOK || (r.stdout == "") != (args != "") || (r.stderr != "") != said {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+	s.Close()
+	if r := try("sync", "--dry-run", "-q", "-c", file); r.code != exitNoAgreement || r.stdout == "" {
+		t.Errorf("a failure: %+v", r)
+	}
+}
+
 // That the clock may not be set is found out before anything is sent.
 func TestNotPermitted(t *testing.T) {
 	s := serve(t, ntstest.Options{})
