@@ -199,7 +199,10 @@ func (k *keeper) say(r *round, p *report.Report, o *Orders) {
 		k.Log.Warn("no agreed time", "reason", p.Reason, "again_in", o.Wait.Round(time.Second))
 	default:
 		what := "the clock is being kept"
-		if step {
+		switch {
+		case step && k.DryRun:
+			what = "the clock would be stepped"
+		case step:
 			what = "the clock was stepped"
 		}
 		k.Log.Info(k.prefix()+what, "offset", report.Offset(r.Offset), "uncertainty", report.Duration(r.Uncertainty),

@@ -276,7 +276,7 @@ func TestRunDry(t *testing.T) {
 		if r.Result != report.Agreed || r.Action != report.Step || !r.DryRun || m.see().rate != 0 || m.see().steps+m.see().declared != 0 {
 			t.Errorf("%s, %s; rate %v, %d steps, %d declared", r.Result, r.Action, m.see().rate, m.see().steps, m.see().declared)
 		}
-		m.wantSaid(1, "dry run: the clock was stepped")
+		m.wantSaid(1, "dry run: the clock would be stepped")
 		if e := m.error() - 20*time.Second; e.Abs() > time.Second {
 			t.Errorf("off by %v", m.error())
 		}

@@ -185,29 +185,35 @@ func TestOneBadServer(t *testing.T) {
 	}{
 		"dead from the start": {
 			func(_ *machine, s *loopServer) { s.down = true },
-			[]string{"d:4460", "connect_timeout"}, 25, 0, best, "00000000", "failed",
+			[]string{"d:4460", "connect_timeout"},
+			25, 0, best, "00000000", "failed",
 		},
 		"refuses": {
 			func(_ *machine, s *loopServer) { s.refuses = true },
-			[]string{"d:4460", "connect_refused"}, 25, 0, best, "00000000", "failed",
+			[]string{"d:4460", "connect_refused"},
+			25, 0, best, "00000000", "failed",
 		},
 		"lies": {
 			func(_ *machine, s *loopServer) { s.lie = func() time.Duration { return 50 * ms } },
-			[]string{"d:4460", "outside_agreement"}, 1, 1500, best, "11111111", "falseticker",
+			[]string{"d:4460", "outside_agreement"},
+			1, 1500, best, "11111111", "falseticker",
 		},
 		"asks for fewer": {
 			func(_ *machine, s *loopServer) { s.kiss = "RATE" },
-			[]string{"d:4460", "exchange_kiss"}, 1, 30, best, "00000000", "failed",
+			[]string{"d:4460", "exchange_kiss"},
+			1, 30, best, "00000000", "failed",
 		},
 		"denies": {
 			func(_ *machine, s *loopServer) { s.kiss = "DENY" },
-			[]string{"d:4460", "exchange_kiss"}, 1, 30, best, "00000000", "failed",
+			[]string{"d:4460", "exchange_kiss"},
+			1, 30, best, "00000000", "failed",
 		},
 		"runs away": { // 100 ppm
 			func(m *machine, s *loopServer) {
 				s.lie = func() time.Duration { return m.age() / 10000 }
 			},
-			[]string{"d:4460", "outside_agreement"}, 1, 1500, 5 * ms, "11111111", "falseticker",
+			[]string{"d:4460", "outside_agreement"},
+			1, 1500, 5 * ms, "11111111", "falseticker",
 		},
 		"slow": {
 			func(_ *machine, s *loopServer) { s.delay = 900 * ms },
