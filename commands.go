@@ -142,8 +142,9 @@ func queryConfig(c *cli.Context) (*config.Config, error) {
 	// No file is needed. But one that says which way packets go is heeded: what
 	// is to go through a proxy must not go out directly.
 	general, err := loadConfig(c, nil)
-	if err != nil && named(c) == "" && errors.Is(err, fs.ErrPermission) {
-		return cfg, nil
+	var unread *config.Error
+	if errors.Is(err, fs.ErrPermission) && errors.As(err, &unread) && unread.Line == 0 {
+		unread.Hint = "it may say that everything goes through a proxy: give another with --config FILE"
 	}
 	if err != nil {
 		return nil, err
