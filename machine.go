@@ -73,8 +73,9 @@ func rivals(root fs.FS) []*rival {
 	return all
 }
 
-// enabledUnits are those that systemd has been told to start (systemctl(1)),
-// and not kept from starting by masking them.
+// enabledUnits are those that systemd has been told to start (systemctl(1)), not
+// kept from starting by masking them, and there: a package that is gone may leave
+// its links behind.
 func enabledUnits(root fs.FS) (units []string) {
 	const dir = "etc/systemd/system"
 	targets, _ := fs.ReadDir(root, dir)
@@ -84,12 +85,24 @@ func enabledUnits(root fs.FS) (units []string) {
 		}
 		wanted, _ := fs.ReadDir(root, dir+"/"+target.Name())
 		for _, unit := range wanted {
-			if to, _ := fs.ReadLink(root, dir+"/"+unit.Name()); to != "/dev/null" {
+			if unitExists(root, unit.Name()) {
 				units = append(units, unit.Name())
 			}
 		}
 	}
 	return units
+}
+
+// unitExists looks where units are, in the order of systemd.unit(5). Links are
+// not followed, since one that leads out of root could not be.
+func unitExists(root fs.FS, unit string) bool {
+	for _, dir := range []string{"etc/systemd/system", "run/systemd/system", "lib/systemd/system", "usr/lib/systemd/system"} {
+		if _, err := fs.Lstat(root, dir+"/"+unit); err == nil {
+			to, _ := fs.ReadLink(root, dir+"/"+unit)
+			return to != "/dev/null"
+		}
+	}
+	return false
 }
 
 // maySetClock looks for CAP_SYS_TIME in what proc(5) says of a process.

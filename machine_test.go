@@ -57,7 +57,8 @@ func TestRivals(t *testing.T) {
 			map[string]string{
 				"proc/501/comm": "chronyd\n", "proc/501/cgroup": "0::/system.slice/chrony.service\n", "proc/501/status": mayAll,
 				"proc/502/comm": "chronyd\n", "proc/502/cgroup": "0::/system.slice/chrony.service\n",
-				wants + "chrony.service": "->/lib/systemd/system/chrony.service",
+				wants + "chrony.service":            "->/lib/systemd/system/chrony.service",
+				"lib/systemd/system/chrony.service": "[Service]\n",
 			},
 			[]rival{{name: "chronyd", pid: "501", unit: "chrony.service", enabled: true, may: true}},
 			"chronyd is running (process 501) and enabled (chrony.service): systemctl disable --now chrony.service",
@@ -72,6 +73,7 @@ func TestRivals(t *testing.T) {
 			"enabled only",
 			map[string]string{
 				"etc/systemd/system/sysinit.target.wants/systemd-timesyncd.service": "->/usr/lib/systemd/system/systemd-timesyncd.service",
+				"usr/lib/systemd/system/systemd-timesyncd.service":                  "[Service]\n",
 				wants + "cron.service": "->/usr/lib/systemd/system/cron.service",
 			},
 			[]rival{{name: "systemd-timesyncd", unit: "systemd-timesyncd.service", enabled: true}},
@@ -79,9 +81,26 @@ func TestRivals(t *testing.T) {
 		},
 		{
 			"masked", map[string]string{
-				wants + "ntpd-rs.service":            "->/usr/lib/systemd/system/ntpd-rs.service",
-				"etc/systemd/system/ntpd-rs.service": "->/dev/null",
+				wants + "ntpd-rs.service":                "->/usr/lib/systemd/system/ntpd-rs.service",
+				"etc/systemd/system/ntpd-rs.service":     "->/dev/null",
+				"usr/lib/systemd/system/ntpd-rs.service": "[Service]\n",
 			}, nil, "",
+		},
+		{
+			"replaced by another package, which leaves the link",
+			map[string]string{
+				"etc/systemd/system/sysinit.target.wants/systemd-timesyncd.service": "->/usr/lib/systemd/system/systemd-timesyncd.service",
+			},
+			nil, "",
+		},
+		{
+			"of the administrator's own making",
+			map[string]string{
+				wants + "ntpd.service":            "->/etc/systemd/system/ntpd.service",
+				"etc/systemd/system/ntpd.service": "[Service]\n",
+			},
+			[]rival{{name: "ntpd", unit: "ntpd.service", enabled: true}},
+			"ntpd is enabled (ntpd.service): systemctl disable --now ntpd.service",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
