@@ -174,8 +174,7 @@ func options(c *cli.Context, cfg *config.Config) (timesync.Options, error) {
 			NTS: nts.Options{Host: s.Host, Port: s.Port, IPs: s.IPs, Pins: s.Pins},
 		}
 		if s.CA != nil {
-			server.NTS.Roots = x509.NewCertPool()
-			server.NTS.Roots.AppendCertsFromPEM(s.CA)
+			server.NTS.Trust(s.CA)
 		}
 		system = system || s.CA == nil
 		o.Servers = append(o.Servers, server)
