@@ -433,7 +433,6 @@ type loopServer struct {
 	cookies  int
 	seen     map[string]bool
 	when     []time.Time // of requests
-	notAfter time.Duration
 	replayed bool
 }
 
