@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -22,9 +23,13 @@ import (
 	"ntsclient/timesync/report"
 )
 
-// A loop lives for months, and what it needs of memory is little and the same
-// all the time: it is collected often.
-const loopGCPercent = 25
+// thrifty is for a process that lives for months and does little: what it needs
+// of memory is the same all the time and collected often, and one processor at a
+// time does, without others being woken for a millisecond.
+func thrifty() {
+	debug.SetGCPercent(25)
+	runtime.GOMAXPROCS(1)
+}
 
 func runAction(c *cli.Context) error {
 	if !c.IsSet("log-level") {
@@ -32,7 +37,7 @@ func runAction(c *cli.Context) error {
 			return err
 		}
 	}
-	debug.SetGCPercent(loopGCPercent)
+	thrifty()
 	g := distrust()
 	cfg, o, err := loopOptions(c, g)
 	if err != nil {
