@@ -4,7 +4,7 @@
 # make interop    against real servers (fetched from Debian's packages)
 # make vmtest     on a real kernel with a wrong clock, in qemu
 # make sim        the loop against chrony, in simulated networks (2 minutes)
-# make lint fuzz bench long cross tidy, and what packaging/Makefile.inc adds
+# make lint fuzz bench long cross cross-os tidy, and what packaging/Makefile.inc adds
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
 date    := $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
@@ -72,10 +72,12 @@ bench: ntsclient
 
 # Every machine that the program is for, and those that it need only build for.
 cross:
-	for target in arm64 arm 386; do GOARCH=$$target GOARM=6 $(build) -o /dev/null . || exit 1; done
-	for os in darwin freebsd windows; do GOOS=$$os $(build) -o /dev/null . || exit 1; done
+	@for target in arm64 arm 386; do GOARCH=$$target GOARM=6 $(build) -o /dev/null . || exit 1; done
 
-long: vmtest-long sim
+cross-os:
+	@for os in darwin freebsd windows; do GOOS=$$os go build -o /dev/null . || exit 1; done
+
+long: cross-os vmtest-long sim
 	$(MAKE) fuzz T=1m
 
 tidy:
