@@ -50,6 +50,10 @@ const (
 	// sayEvery between two lines of the log on a clock that is held.
 	saveEvery = time.Hour
 	sayEvery  = time.Hour
+	// leaves is how many cookies of each session are on the disk meanwhile, for
+	// a process that has to begin without this one's farewell: after a power cut
+	// not all machines are to ask all servers for new keys at once.
+	leaves = 2
 	// minRetry and maxRetry are between rounds where no server can be reached.
 	minRetry = time.Second
 	maxRetry = 15 * time.Second
@@ -258,14 +262,15 @@ func (k *keeper) reload(config Config) {
 	k.Log.Info("goes on with the configuration as it is now", "servers", len(k.sources))
 }
 
-// write saves the state, but for the cookies, which are in use, and the report.
+// write saves the state, and the report. But for a few, which the loop does
+// without from then on, the cookies are not in it: they are in use.
 func (k *keeper) write(r *report.Report) {
 	if k.store == nil {
 		return
 	}
 	k.wrote = time.Now()
 	k.learn()
-	err := k.store.Withdraw(-1)
+	err := k.store.Leave(leaves)
 	switch {
 	case err != nil && !k.unsaved:
 		k.Log.Warn("state not saved", "error", err)

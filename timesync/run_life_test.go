@@ -369,8 +369,9 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// The cookies are out of the state while the loop runs, and in it afterwards,
-// with the frequency: the next loop needs no key exchange, and is right at once.
+// All but a few cookies are out of the state while the loop runs, and in it
+// afterwards, with the frequency: the next loop needs no key exchange, and is
+// right at once.
 func TestStateOfLoop(t *testing.T) {
 	simulate(t, 3, func(m *machine) {
 		m.options.StateDir, m.options.BootID = t.TempDir(), "this boot"
@@ -384,14 +385,28 @@ func TestStateOfLoop(t *testing.T) {
 				}
 			}
 		}
+		left := func() int {
+			t.Helper()
+			saved, notes, err := decodeState(must(os.ReadFile(file)), "")
+			if err != nil || len(notes) > 0 {
+				t.Fatal(notes, err)
+			}
+			return len(cookiesOf(saved))
+		}
 		m.start()
 		wait(5 * time.Hour)
-		has(`"agreed"`, `"crystal"`, `!"session"`)
+		has(`"agreed"`, `"crystal"`)
+		if n := left(); n != 3*leaves {
+			t.Errorf("%d cookies are left on the disk", n)
+		}
 		if _, err := os.Stat(filepath.Join(m.options.StateDir, reportName)); err != nil {
 			t.Error(err)
 		}
 		m.end()
-		has(`"agreed"`, `"crystal"`, `"session"`)
+		has(`"agreed"`, `"crystal"`)
+		if n := left(); n < 3*7 {
+			t.Errorf("%d cookies are saved at the end", n)
+		}
 		if a := m.client.saved.Agreed; a.BootID != "this boot" || a.Raw == 0 || a.Uncertainty == 0 {
 			t.Errorf("%+v", a)
 		}
@@ -409,6 +424,30 @@ func TestStateOfLoop(t *testing.T) {
 			t.Errorf("%d key exchanges, replayed %v", n, m.servers["a"].replayed)
 		}
 		m.end()
+	})
+}
+
+// After a power cut the loop goes on with the cookies that were left on the
+// disk, without a key exchange, as often as that happens. None was sent before,
+// nor is any later.
+func TestPowerCut(t *testing.T) {
+	simulate(t, 3, func(m *machine) {
+		m.options.StateDir = t.TempDir()
+		file := filepath.Join(m.options.StateDir, stateName)
+		for _, up := range []time.Duration{5 * time.Hour, time.Minute, 90 * time.Minute, 30 * time.Hour} {
+			m.start()
+			wait(up)
+			m.right(ms)
+			disk := must(os.ReadFile(file))
+			wait(10 * time.Minute)
+			m.end()
+			writeFile(t, file, disk) // as if it had not
+		}
+		for name, s := range m.servers {
+			if n := m.exchanges(name); n != 1 || s.replayed {
+				t.Errorf("%s: %d key exchanges, replayed %v", name, n, s.replayed)
+			}
+		}
 	})
 }
 

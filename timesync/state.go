@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -188,6 +189,30 @@ func (s *Store) Withdraw(n int) error {
 // Save writes Saved as it is. It fails where it cannot be written whole; then
 // what was there stays.
 func (s *Store) Save() error { return s.Withdraw(0) }
+
+// Leave writes Saved with the n newest cookies of each session, and takes them
+// out of Saved, whether that works or not: they are the next process's, and this
+// one never sends them. A session with less than twice as many is left half.
+func (s *Store) Leave(n int) error {
+	file := *s.saved
+	file.Servers = maps.Clone(s.saved.Servers)
+	for name, server := range file.Servers {
+		if server == nil || server.Session == nil {
+			continue
+		}
+		left, session := *server, *server.Session
+		jar := session.Cookies
+		at := len(jar) - min(n, len(jar)/2)
+		server.Session.Cookies, session.Cookies = jar[:at:at], jar[at:]
+		left.Session = &session
+		file.Servers[name] = &left
+	}
+	data, err := encodeState(&file, s.machine, 0)
+	if err != nil {
+		return fmt.Errorf("state in %s: %w", s.dir, err)
+	}
+	return s.write(stateName, data, 0o600)
+}
 
 // SaveReport writes the last report, which everybody may read.
 func (s *Store) SaveReport(json []byte) error {

@@ -190,6 +190,48 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
+// What is left for the next process is not this one's any more, even where it
+// cannot be written.
+func TestLeave(t *testing.T) {
+	for _, c := range []struct {
+		n           int
+		left, stays string
+	}{
+		{0, "", "a1 a2 a3 a4 a5 x1"},
+		{1, "a5", "a1 a2 a3 a4 x1"},
+		{2, "a4 a5", "a1 a2 a3 x1"},
+		{3, "a4 a5", "a1 a2 a3 x1"}, // not more than half
+	} {
+		for _, broken := range []bool{false, true} {
+			dir := t.TempDir()
+			s, _ := openState(t, dir, "")
+			s.saved = fullState()
+			s.saved.Servers["time.example.net:4460"].Session = sessionWith("a1", "a2", "a3", "a4", "a5")
+			s.saved.Servers["never asked"] = nil
+			if s.closed = broken; (s.Leave(c.n) != nil) != broken {
+				t.Errorf("Leave(%d) while writing fails: %v", c.n, broken)
+			}
+			s.closed = false
+			delete(s.saved.Servers, "never asked")
+			if got := strings.Join(cookiesOf(s.Saved()), " "); got != c.stays {
+				t.Errorf("Leave(%d) keeps %q, not %q", c.n, got, c.stays)
+			}
+			session := s.Saved().Servers["time.example.net:4460"].Session
+			session.Cookies = append(session.Cookies, []byte("new"))
+			s.Close()
+			again, warnings := openState(t, dir, "")
+			want := c.left
+			if broken {
+				want = ""
+			}
+			if got := strings.Join(cookiesOf(again.Saved()), " "); got != want || len(warnings) > 0 {
+				t.Errorf("Leave(%d) leaves %q, not %q; warnings %q", c.n, got, want, warnings)
+			}
+			again.Close()
+		}
+	}
+}
+
 func TestStateOfAnotherMachine(t *testing.T) {
 	for _, c := range []struct {
 		wrote, reads string

@@ -293,7 +293,7 @@ func (f *fragileFile) Chown(int, int) error    { return errors.Join(f.d.step()) 
 func (f *fragileFile) Close() error            { return nil }
 
 // TestNoCookieTwice plays random lives of a client: processes that withdraw,
-// send, get new cookies and save, on a disk that fails, until they are killed
+// send, get new cookies and save, or leave a few, on a disk that fails, until they are killed
 // or the power fails at any step. The servers have seen no cookie twice.
 func TestNoCookieTwice(t *testing.T) {
 	sent, warm, crashes := 0, 0, 0
@@ -320,6 +320,7 @@ type life struct {
 	sent    map[string]bool // what the servers have seen
 	baked   int             // cookies that the servers have made
 	loaded  map[string]bool // cookies that the process found on the disk
+	loop    bool            // the process withdraws all at its start, and then leaves a few
 	warm    int             // those of them that were sent
 	crashes int
 }
@@ -359,8 +360,9 @@ func (l *life) process() error {
 		l.loaded[c] = true
 	}
 	l.disk.fuse = 1 + l.rng.IntN(80)
-	for range 1 + l.rng.IntN(4) {
-		err := l.round(s)
+	l.loop = l.rng.IntN(2) == 0
+	for n := range 1 + l.rng.IntN(4) {
+		err := l.round(s, n == 0)
 		if errors.Is(err, errCrashed) {
 			l.crashes++
 			break
@@ -376,9 +378,15 @@ func (l *life) process() error {
 }
 
 // round is one round of measuring. Its error is errCrashed, or of the test.
-func (l *life) round(s *Store) error {
+func (l *life) round(s *Store, first bool) error {
 	n := []int{1, 2, 3, -1}[l.rng.IntN(4)]
-	err := s.Withdraw(n)
+	var err error
+	if l.loop {
+		n = -1
+	}
+	if !l.loop || first {
+		err = s.Withdraw(n)
+	}
 	if errors.Is(err, errCrashed) {
 		return err
 	}
@@ -400,7 +408,11 @@ func (l *life) round(s *Store) error {
 			return err
 		}
 	}
-	for _, write := range []func() error{s.Save, func() error { return s.SaveReport([]byte("{}")) }} {
+	save := s.Save
+	if l.loop {
+		save = func() error { return s.Leave(1 + l.rng.IntN(2)) }
+	}
+	for _, write := range []func() error{save, func() error { return s.SaveReport([]byte("{}")) }} {
 		if l.rng.IntN(4) > 0 {
 			if err := write(); errors.Is(err, errCrashed) {
 				return err
