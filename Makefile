@@ -4,6 +4,7 @@
 # make interop    against real servers (fetched from Debian's packages)
 # make vmtest     on a real kernel with a wrong clock, in qemu
 # make sim        the loop against chrony, in simulated networks (2 minutes)
+# make sim-fleet  a million machines and one server, on two bad days (15 s)
 # make lint fuzz bench long cross cross-os tidy, and what packaging/Makefile.inc adds
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -18,7 +19,7 @@ build   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags $(tags) \
 tool    := go tool -modfile=tools/go.mod
 T       := 15s
 
-.PHONY: ntsclient demo test race interop vmtest vmtest-long sim lint fuzz bench long cross tidy
+.PHONY: ntsclient demo test race interop vmtest vmtest-long sim sim-fleet lint fuzz bench long cross tidy
 
 ntsclient:
 	$(build) -o $@ .
@@ -63,6 +64,9 @@ fuzz:
 
 sim:
 	go run ./test/sim -svg docs/discipline.svg
+
+sim-fleet:
+	go run ./test/fleet
 
 bench: ntsclient
 	test/interop/prepare
