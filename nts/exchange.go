@@ -73,7 +73,7 @@ func (s *Session) exchange(ctx context.Context) (*Sample, error) {
 	x := newExchange(conn)
 	cookie := s.take()
 	req := newRequest(s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
-	before := bothClocks()
+	before := Now()
 	if _, err := conn.Write(req.raw); err != nil {
 		s.lost()
 		return nil, noSocket(StageExchange, err)
@@ -164,7 +164,7 @@ func kissError(code string) *Error {
 
 // sample puts the stamps together.
 func (x *exchange) sample(before time.Time, a *answer, server netip.AddrPort) (*Sample, error) {
-	after := bothClocks()
+	after := Now()
 	// Both readings of both moments: if the clocks disagree on what lies
 	// between, the wall clock was set.
 	elapsed := after.Sub(before)
@@ -189,10 +189,10 @@ func (x *exchange) sample(before time.Time, a *answer, server netip.AddrPort) (*
 	return s, nil
 }
 
-// bothClocks is time.Now with the wall clock and the monotonic one read at
+// Now is time.Now with the wall clock and the monotonic one read at
 // the same moment. The library reads one after the other, and on a busy
 // machine milliseconds can come between: then it is done again.
-func bothClocks() time.Time {
+func Now() time.Time {
 	now := time.Now()
 	for range 10 {
 		last := now

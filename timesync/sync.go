@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ntsclient/nts"
 	"ntsclient/timesync/report"
 )
 
@@ -226,14 +227,15 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // moved is how far the wall clock was set since a moment, by the monotonic one.
 func moved(since time.Time) time.Duration {
-	now := time.Now()
+	now := nts.Now()
 	return now.Round(0).Sub(since.Round(0)) - now.Sub(since)
 }
 
 // set tells whether the clock was set since the moment that a round's offsets
 // refer to: by another sync, perhaps, that was to make up for the same offset.
 func (c *Client) set(r *round) bool {
-	return c.moved(r.now).Abs() > max(time.Millisecond, r.Uncertainty)
+	const readings = 10 * time.Millisecond // may lie between those of the two clocks on a busy machine
+	return c.moved(r.now).Abs() > max(readings, r.Uncertainty)
 }
 
 // correct does what was decided.
@@ -313,7 +315,7 @@ func (c *Client) suspended() time.Duration {
 func (c *Client) vote(ctx context.Context) *round {
 	measured := c.ask(ctx)
 	c.judgeDates(measured)
-	r := &round{measured: measured, now: time.Now()}
+	r := &round{measured: measured, now: nts.Now()}
 	for _, m := range measured {
 		r.ballots = append(r.ballots, m.ballot(r.now, c.Policy.MaxDistance))
 	}
