@@ -62,7 +62,4 @@ func TestMigrating(t *testing.T) {
 			t.Errorf("%s\n%v", example[1], err)
 		}
 	}
-	if strings.Contains(text, "This version has no polling loop") != notYet(help(t, "run")) {
-		t.Error("docs/migrating.md and the program disagree on whether there is a polling loop")
-	}
 }

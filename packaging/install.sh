@@ -51,7 +51,7 @@ if systemd; then
 	systemctl daemon-reload
 	systemctl enable BOOT
 	systemctl enable --now ENABLED
-	echo "installed; \"systemctl status ntsclient-sync\" says how it went"
+	echo "installed; \"ntsclient status\" says how it stands"
 else
 	echo "installed; examples/cron shows how to run it at boot and every few hours"
 fi
