@@ -45,7 +45,8 @@ type answer struct {
 }
 
 // Listen opens the control socket, for everybody (mode 0666), and answers until
-// Close. Latest is asked for what to answer, at any time and by any goroutine;
+// Close. It is for the start of a program: for a moment, the umask of the whole
+// process is another one. Latest is asked for what to answer, at any time and by any goroutine;
 // a report that it has returned does not change, and nil is none yet.
 //
 // A socket file that was left behind is replaced. One that a process listens at
@@ -55,12 +56,8 @@ func Listen(path string, latest func() *Report) (*Socket, error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	os.Mkdir(filepath.Dir(path), 0o755) // if that is what is missing; else the next line tells
-	l, err := net.Listen("unix", path)
+	l, err := listenForAll(path)
 	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o666); err != nil { // whatever the umask
-		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	s := &Socket{listener: l, latest: latest}
