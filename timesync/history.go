@@ -56,6 +56,21 @@ func (s *source) sending(now time.Time) {
 	}
 }
 
+// eased lets a server that asked for less be asked more again, after some
+// answers without a complaint.
+func (s *source) eased() {
+	const answers = 8
+	if s.pace == 0 {
+		return
+	}
+	if s.calm++; s.calm >= answers {
+		s.calm = 0
+		if s.pace /= 2; s.pace < rateRest {
+			s.pace = 0
+		}
+	}
+}
+
 // note remembers what a round brought. Agreed is the time agreed on, or zero.
 func (m *measurement) note(agreed time.Time, online bool) {
 	if m.waiting {
@@ -67,6 +82,7 @@ func (m *measurement) note(agreed time.Time, online bool) {
 	case m.sample != nil:
 		mark = "1"
 		h.missed, h.answered = 0, m.sample.At
+		m.eased()
 	case nts.CodeOf(m.err) == nts.ExchangeKiss: // it is there
 		h.missed = 0
 	default:

@@ -85,9 +85,9 @@ func (r *round) online() bool {
 // settle keeps in memory what the round taught: agreed times of key
 // exchanges, dated chains, and, if it was not interrupted, back-offs.
 func (c *Client) settle(r *round, whole bool) {
-	now := r.now
-	if r.err == nil {
-		now = now.Add(r.Offset)
+	now, agreed := r.now, r.err == nil && !r.decision.Refused
+	if agreed {
+		now = now.Add(r.Offset).Round(0) // held against agreed times, not against a clock that is set
 	}
 	online := r.online()
 	for i, m := range r.measured {
@@ -102,7 +102,7 @@ func (c *Client) settle(r *round, whole bool) {
 			e := tellError(failed)
 			s.Backoff = s.Backoff.Failed(now, e.Stage, e.Code, e.Message)
 		}
-		if r.err != nil || s.Session == nil || s.Dated {
+		if !agreed || s.Session == nil || s.Dated {
 			continue
 		}
 		if s.Born.IsZero() {
@@ -163,4 +163,15 @@ func addAddr(addrs []netip.Addr, s *nts.Session) []netip.Addr {
 	rest := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a == s.KEAddr })
 	rest = append([]netip.Addr{s.KEAddr}, rest...)
 	return rest[:min(len(rest), maxAddrs)]
+}
+
+// suspended is for how long this machine was, since boot: then the monotonic
+// clock stood still, and offsets held against it are off by that. Where no
+// kernel tells, it was not.
+func (c *Client) suspended() time.Duration {
+	d, err := c.Clock.Suspended()
+	if err != nil {
+		return 0
+	}
+	return d
 }

@@ -18,11 +18,16 @@ func (k *keeper) round(ctx context.Context) error {
 	if _, err := k.resumed(); err != nil {
 		return err
 	}
-	r := k.vote(ctx)
-	if slept, err := k.resumed(); err != nil {
-		return err
-	} else if slept { // in the middle of it
+	var r *round
+	for slept := true; slept && ctx.Err() == nil; { // in the middle of it
 		r = k.vote(ctx)
+		var err error
+		if slept, err = k.resumed(); err != nil {
+			return err
+		}
+	}
+	if r == nil {
+		return nil
 	}
 	if ctx.Err() != nil {
 		k.settle(r, false)
@@ -71,7 +76,7 @@ func (k *keeper) measured(r *round) (all []Measured) {
 // remember notes what the round says of servers, and of the time.
 func (k *keeper) remember(r *round) {
 	var agreed time.Time
-	if r.err == nil {
+	if r.err == nil && !r.decision.Refused {
 		agreed = r.now.Add(r.Offset).Round(0)
 		k.saved.Agreed = &AgreedTime{
 			Time: agreed.UTC(), Uncertainty: r.Uncertainty,

@@ -3,6 +3,7 @@ package timesync
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -119,17 +120,40 @@ func (c *Client) Run(ctx context.Context, o RunOptions) error {
 	return errors.Join(err, k.end())
 }
 
+// peekState lets a dry run begin with the floor and the back-offs that are saved.
+// It takes no cookies and keeps nothing: it goes on for long, and all that is
+// there belongs to who keeps the clock meanwhile.
+func (k *keeper) peekState(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	store, err := OpenStore(ctx, k.StateDir, StoreOptions{MachineID: k.MachineID, Warn: k.Log.Warn})
+	switch {
+	case errors.Is(err, ErrLoopRunning):
+		k.Log.Info("another loop keeps this clock: nothing of this dry run is kept")
+		return nil
+	case err != nil:
+		k.Log.Info("this dry run begins without the saved state", "reason", err)
+		return nil
+	}
+	k.adopt(store)
+	k.close()
+	for _, s := range k.sources {
+		s.state.dropSession()
+	}
+	return nil
+}
+
 // openLoop takes the state for as long as the loop runs, and the cookies out of
-// it. A dry run beside another loop goes without.
+// it.
 func (k *keeper) openLoop(ctx context.Context) error {
 	if k.StateDir == "" {
 		return nil
 	}
+	if k.DryRun {
+		return k.peekState(ctx)
+	}
 	store, err := OpenStore(ctx, k.StateDir, StoreOptions{MachineID: k.MachineID, Loop: true, Warn: k.Log.Warn})
 	switch {
-	case errors.Is(err, ErrLoopRunning) && k.DryRun:
-		k.Log.Info("another loop keeps this clock: nothing of this dry run is kept")
-		return nil
 	case errors.Is(err, ErrLoopRunning), ctx.Err() != nil:
 		return err
 	case err != nil:
@@ -148,8 +172,20 @@ func (k *keeper) openLoop(ctx context.Context) error {
 
 // begin makes the loop, and lets the clock run as the last one had learned.
 func (k *keeper) begin() (err error) {
-	k.Policy.Samples, k.Policy.Loop = 1, true
-	k.loop = NewLoop(k.config(), k.saved.Crystal.Frequency)
+	k.adapt()
+	known := k.saved.Crystal.Frequency
+	if known.Uncertainty <= 0 {
+		// The kernel may have it from another program. What no crystal is off
+		// by is a slew that a crash left behind.
+		rate, err := k.clock.Rate()
+		if err != nil {
+			return err
+		}
+		if math.Abs(rate) <= unlearned {
+			known = Frequency{Rate: rate, Uncertainty: unlearned}
+		}
+	}
+	k.loop = NewLoop(k.config(), known)
 	for _, s := range k.sources {
 		s.moment = k.now
 	}
@@ -166,7 +202,15 @@ func (k *keeper) begin() (err error) {
 		k.orders.Base = f.Rate
 		return k.steer(f.Rate)
 	}
-	return k.remark()
+	k.orders.Base = known.Rate
+	return k.steer(known.Rate)
+}
+
+// adapt makes the policy one for a loop: rounds end long before a watchdog of
+// minutes takes the process for dead.
+func (k *keeper) adapt() {
+	k.Policy.Samples, k.Policy.Loop = 1, true
+	k.Policy.Deadline = min(k.Policy.Deadline, time.Minute)
 }
 
 func (k *keeper) config() LoopConfig {
@@ -256,7 +300,7 @@ func (k *keeper) reload(config Config) {
 		k.saved.Servers[s.Name] = s.state
 	}
 	k.Servers, k.Policy = config.Servers, config.Policy
-	k.Policy.Samples, k.Policy.Loop = 1, true
+	k.adapt()
 	k.loop.cfg = k.config()
 	k.told = "" // so that what comes of it is said
 	k.Log.Info("goes on with the configuration as it is now", "servers", len(k.sources))

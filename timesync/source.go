@@ -46,6 +46,7 @@ type source struct {
 	leaf     time.Time     // latest notBefore of the leaf certificates verified; zero: none
 	restsTo  time.Time     // it is not asked before
 	pace     time.Duration // between requests, at least: it asked for fewer
+	calm     int           // answers since it did
 	kiss     *nts.Error
 	history
 }
@@ -119,7 +120,8 @@ func (m *measurement) over(err error, samples int) bool {
 		m.refused = true
 		return m.keyExchange || samples > 0
 	case nts.ExchangeKiss:
-		m.pace = min(max(rateRest, 2*m.pace, 2*m.spacing), maxRest) // from now on, and not only once
+		// From now on, and not only once; see eased.
+		m.pace, m.calm = min(max(rateRest, 2*m.pace, 2*m.spacing), maxRest), 0
 		rest := m.pace
 		if e.Kiss != "RATE" && e.Sure { // else anyone on the way may have said it
 			rest = max(rest, denyRest)

@@ -33,7 +33,9 @@ func (k *keeper) obey(r *round, o *Orders) error {
 		if err := k.clock.Step(o.Step, maxError, min(estError, maxError)); err != nil {
 			return fmt.Errorf("correcting the clock: %w", err)
 		}
-		k.steps++
+		if !k.DryRun {
+			k.steps++
+		}
 	}
 	k.orders = *o
 	if err := k.steer(o.Rate); err != nil {
@@ -54,7 +56,10 @@ func (k *keeper) obey(r *round, o *Orders) error {
 		return fmt.Errorf("correcting the clock: %w", err)
 	}
 	// From now on it is right, and dates can be told by it.
-	k.first, k.doubt, k.settled = false, false, true
+	k.settled = true
+	if !k.DryRun {
+		k.first, k.doubt = false, false
+	}
 	return nil
 }
 

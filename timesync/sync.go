@@ -300,17 +300,6 @@ func (c *Client) once(ctx context.Context) *round {
 	return r
 }
 
-// suspended is for how long this machine was, since boot: then the monotonic
-// clock stood still, and offsets held against it are off by that. Where no
-// kernel tells, it was not.
-func (c *Client) suspended() time.Duration {
-	d, err := c.Clock.Suspended()
-	if err != nil {
-		return 0
-	}
-	return d
-}
-
 // vote measures and lets the servers elect the time.
 func (c *Client) vote(ctx context.Context) *round {
 	measured := c.ask(ctx)

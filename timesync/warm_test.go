@@ -550,3 +550,52 @@ func TestTooFewCookies(t *testing.T) {
 		}
 	}
 }
+
+// A loop that only tries leaves lock, cookies and clock to those who do.
+func TestDryLoopHindersNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2, nil).keep()
+	w.sync()
+	k := &keeper{Client: New(w.options), RunOptions: RunOptions{DryRun: true}}
+	if err := k.openLoop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range k.sources {
+		if s.state.Session != nil {
+			t.Error("took saved cookies")
+		}
+	}
+	if k.saved.Agreed == nil {
+		t.Error("does not know the floor")
+	}
+	wantReport(t, w.sync(), report.Agreed, report.Slew, "", "aa")
+	w.want(2, 4)
+}
+
+// A server that asked for less is asked as often as before, once it does not
+// complain any more.
+func TestPaceRecovers(t *testing.T) {
+	s := &source{pace: 2 * time.Hour}
+	n := 0
+	for ; s.pace > 0 && n < 1000; n++ {
+		s.eased()
+	}
+	if n != 56 { // seven times halved, after eight answers each
+		t.Errorf("after %d answers", n)
+	}
+}
+
+// Ages of keys are held against agreed times: a monotonic reading would hold them
+// against a clock that was off by years when they were made.
+func TestBornIsOfTheWall(t *testing.T) {
+	w := newWorld(t, 2, nil)
+	c := New(w.options)
+	if r := c.once(t.Context()); r.err != nil {
+		t.Fatal(r.err)
+	}
+	for _, s := range c.sources {
+		if born := s.state.Born; born.IsZero() || born != born.Round(0) {
+			t.Errorf("born %v", born)
+		}
+	}
+}
