@@ -13,6 +13,11 @@ const (
 	minGap   = 10 * time.Minute
 	// usableWithin is how certain a frequency must be to be better than none.
 	usableWithin = 5e-6
+	// agreeingPairs must there be: of two that are at odds nobody can tell which
+	// is wrong.
+	agreeingPairs = 3
+	// betweenRuns is what a crystal's frequency may change by from run to run.
+	betweenRuns = 1e-6
 	// suspendNoise is what BOOTTIME − MONOTONIC may differ by without a suspend.
 	suspendNoise = time.Millisecond
 )
@@ -28,14 +33,14 @@ type Crystal struct {
 // Learn takes the agreed time of a run, and returns the frequency that the
 // clock should have from now on, and whether it is to be set at all: not as
 // long as the uncertainties of the agreed times leave more than ± 5 ppm. After
-// a reboot or a suspend the pairs count no more, and the last frequency stands
-// until new ones tell better.
+// a reboot, a suspend, a leap second or a time that was wrong the pairs count no
+// more, and the last frequency stands until three new ones tell better.
 func (c *Crystal) Learn(now AgreedTime) (f Frequency, usable bool) {
 	c.add(now)
 	first := c.Pairs[0]
 	span := (now.Raw - first.Raw).Seconds()
 	spread := (first.Uncertainty + now.Uncertainty).Seconds()
-	if span <= 0 || !(spread/span <= usableWithin) {
+	if len(c.Pairs) < agreeingPairs || !(spread/span <= usableWithin) {
 		return c.Frequency, c.Frequency.Uncertainty > 0
 	}
 	f = c.estimate()
@@ -52,7 +57,7 @@ func (c *Crystal) add(now AgreedTime) {
 	if n := len(c.Pairs); n > 0 {
 		last := &c.Pairs[n-1]
 		if now.BootID == "" || last.BootID != now.BootID || now.Raw <= last.Raw ||
-			(now.Suspended-last.Suspended).Abs() > suspendNoise {
+			(now.Suspended-last.Suspended).Abs() > suspendNoise || !c.continues(now) {
 			c.Pairs = nil
 		}
 	}
@@ -63,6 +68,17 @@ func (c *Crystal) add(now AgreedTime) {
 	if extra := len(c.Pairs) - maxPairs; extra > 0 {
 		c.Pairs = slices.Delete(c.Pairs, 0, extra)
 	}
+}
+
+// continues tells whether a time is where the pairs say that it will be. Only
+// they do: the last frequency may be another boot's, whose raw clock can differ.
+func (c *Crystal) continues(now AgreedTime) bool {
+	last := c.Pairs[len(c.Pairs)-1]
+	f := c.estimate()
+	gap := now.Raw - last.Raw
+	miss := (now.Time.Sub(last.Time) - gap).Seconds() - f.Rate*gap.Seconds()
+	within := (last.Uncertainty + now.Uncertainty).Seconds() + (3*f.Uncertainty+betweenRuns)*gap.Seconds()
+	return math.Abs(miss) <= within
 }
 
 // estimate runs the pairs through the filters of the loop. They are few, so

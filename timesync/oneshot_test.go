@@ -73,6 +73,69 @@ func TestCrystalDiscards(t *testing.T) {
 	}
 }
 
+// A time that is wrong, once or from then on, makes no frequency wrong: whenever
+// it comes, and however certain it seems to be.
+func TestCrystalDistrustsJumps(t *testing.T) {
+	for name, c := range map[string]struct {
+		jump     time.Duration
+		forGood  bool
+		from, to int // the runs that it is tried at
+	}{
+		"leap second":         {time.Second, true, 1, 20},
+		"leap second removed": {-time.Second, true, 1, 20},
+		"300 ms off":          {300 * time.Millisecond, false, 0, 20},
+		"50 ms off":           {50 * time.Millisecond, false, 0, 20},
+		"50 ms from then on":  {-50 * time.Millisecond, true, 1, 20},
+	} {
+		for at := c.from; at <= c.to; at++ {
+			for _, uncertainty := range []time.Duration{time.Millisecond, 10 * time.Millisecond} {
+				if uncertainty > time.Millisecond && at < 6 && c.jump.Abs() < 100*time.Millisecond {
+					continue // so little is too much only for who knows the frequency
+				}
+				jumps(t, name, at, c.jump, c.forGood, uncertainty)
+			}
+		}
+	}
+}
+
+func jumps(t *testing.T, name string, at int, jump time.Duration, forGood bool, uncertainty time.Duration) {
+	t.Helper()
+	var c Crystal
+	for run := range 30 {
+		p := pair(float64(run), 30, uncertainty)
+		if run == at || (forGood && run > at) {
+			p.Time = p.Time.Add(jump)
+		}
+		before := c.Frequency
+		f, usable := c.Learn(p)
+		if usable && math.Abs(f.Rate-30e-6) > 2e-6 {
+			t.Errorf("%s at run %d, ± %v: %v after run %d", name, at, uncertainty, f, run)
+		}
+		if run == at && at > 5 && (len(c.Pairs) != 1 || c.Frequency != before || !usable) {
+			t.Errorf("%s at run %d, ± %v: %d pairs, %v; was %v", name, at, uncertainty, len(c.Pairs), c.Frequency, before)
+		}
+	}
+	if len(c.Pairs) < 8 || c.Frequency.Uncertainty == 0 {
+		t.Errorf("%s at run %d, ± %v: in the end %d pairs, %v", name, at, uncertainty, len(c.Pairs), c.Frequency)
+	}
+}
+
+// A crystal that is another one from then on is learned again.
+func TestCrystalLearnsAgain(t *testing.T) {
+	var c Crystal
+	for run := range 12 {
+		c.Learn(pair(float64(run), 30, 10*time.Millisecond))
+	}
+	for run := range 4 {
+		p := pair(float64(run), -20, 10*time.Millisecond)
+		p.BootID = "two"
+		c.Learn(p)
+	}
+	if math.Abs(c.Frequency.Rate+20e-6) > 1e-6 {
+		t.Errorf("%v, want -20 ppm", c.Frequency)
+	}
+}
+
 func TestCrystalNotUsable(t *testing.T) {
 	var c Crystal
 	if f, usable := c.Learn(pair(0, 30, time.Millisecond)); usable || f != (Frequency{}) {
