@@ -85,19 +85,25 @@ func loadConfig(c *cli.Context, g *guard) (*config.Config, error) {
 
 // distrust is for commands that set the clock. A program with a file capability
 // can be started by anyone, with any configuration and any environment: then
-// the environment goes, but for what the terminal needs, and a guard reads the
-// files. It is nil where there is nothing to fear.
+// the environment goes, but for what is harmless, and a guard reads the files. It is nil where there is nothing to fear.
 func distrust() *guard {
 	if !clock.Secure() {
 		return nil
 	}
-	harmless := []string{"LC_ALL", "LC_CTYPE", "LANG", "TERM", "NO_COLOR"}
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); !slices.Contains(harmless, name) {
 			os.Unsetenv(name)
 		}
 	}
 	return newGuard()
+}
+
+// harmless are the variables that the terminal needs, and those by which a
+// service manager hears that we are well: whoever sets them learns that, and
+// could end us anyhow.
+var harmless = []string{
+	"LC_ALL", "LC_CTYPE", "LANG", "TERM", "NO_COLOR",
+	"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
 }
 
 // confineProcess is not done in tests, which are one process.

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -165,10 +167,10 @@ func TestGuardMount(t *testing.T) {
 
 const stranger = 65533 // no such user is needed
 
-// capable is this program with a file capability, ready to be started by a
+// capableProgram is this program with a file capability, ready to be started by a
 // stranger. It is not CAP_SYS_TIME, so that nothing here can set the clock: the
 // kernel says AT_SECURE for any.
-func capable(t *testing.T, dir string) func(args ...string) result {
+func capableProgram(t *testing.T, dir string) func(args ...string) *exec.Cmd {
 	t.Helper()
 	if os.Getuid() != 0 {
 		skip(t, "only root can give a program a capability and start it as another user")
@@ -189,17 +191,27 @@ func capable(t *testing.T, dir string) func(args ...string) result {
 	if err := unix.Setxattr(path, "security.capability", attr, 0); err != nil {
 		skip(t, "giving a file a capability: "+err.Error())
 	}
-	return func(args ...string) result { // variables first, as in a shell
-		t.Helper()
+	return func(args ...string) *exec.Cmd { // variables first, as in a shell
 		var env []string
 		for len(args) > 0 && strings.Contains(args[0], "=") {
 			env, args = append(env, args[0]), args[1:]
 		}
 		cmd := hung(t, path, args...)
-		var stdout, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		cmd.Env, cmd.Dir = append(cmd.Env, env...), "/"
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: stranger, Gid: stranger}}
+		return cmd
+	}
+}
+
+// capable is the same, run to its end.
+func capable(t *testing.T, dir string) func(args ...string) result {
+	t.Helper()
+	program := capableProgram(t, dir)
+	return func(args ...string) result {
+		t.Helper()
+		cmd := program(args...)
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		code := status(t, cmd)
 		return result{code, stdout.String(), stderr.String()}
 	}
@@ -276,5 +288,35 @@ func TestFileCapability(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(evil, name)); err == nil {
 			t.Errorf("%s was made", name)
 		}
+	}
+}
+
+// The service manager hears from a program with a file capability, too.
+func TestFileCapabilityNotifies(t *testing.T) {
+	dir := vouched(t)
+	program := capableProgram(t, dir)
+	s := serve(t, ntstest.Options{})
+	text, err := os.ReadFile(configure(t, hasty, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, filepath.Join(dir, "ntsclient.toml"), string(text))
+	pem := write(t, filepath.Join(dir, fmt.Sprintf("%d.pem", s.KE().Port())), string(s.CA().PEM()))
+	path := fmt.Sprintf("@ntsclient-test-%d", os.Getpid())
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err := errors.Join(err, os.Chmod(file, 0o644), os.Chmod(pem, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	l := &loop{t: t, socket: socket, Cmd: program("NOTIFY_SOCKET="+path, "WATCHDOG_USEC=200000", "run", "--dry-run", "-c", file)}
+	l.Stderr = &l.log
+	if err := l.Start(); err != nil {
+		t.Fatal(err)
+	}
+	l.hear("READY=1")
+	l.hear("WATCHDOG=1")
+	l.Process.Signal(syscall.SIGTERM)
+	if got := status(t, l.Cmd); got != exitOK {
+		t.Errorf("status %d\n%s", got, &l.log)
 	}
 }
