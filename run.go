@@ -78,7 +78,7 @@ func runAction(c *cli.Context) error {
 		DryRun: c.Bool("dry-run"), Clock: kept, Supervisor: manager{o.Log}, Watchdog: watchdog(o.Log),
 		Published: textfile(o.Log, cfg),
 		Remeasure: onSignal(ctx, remeasureSignals...),
-		Reload:    reloads(ctx, o.Log, func() (*config.Config, timesync.Options, error) { return loopOptions(c, g) }),
+		Reload:    reloads(ctx, o.Log, cfg, func() (*config.Config, timesync.Options, error) { return loopOptions(c, g) }),
 	})
 	if errors.Is(err, timesync.ErrLoopRunning) {
 		err = fmt.Errorf("%w: `ntsclient status` tells what it does", err)
@@ -111,12 +111,10 @@ func listen(log *slog.Logger, cfg *config.Config, client *timesync.Client) *repo
 	return socket
 }
 
-// untilStopped ends with the first signal that asks for it. A second one ends
-// the process.
-func untilStopped(parent context.Context) (context.Context, func()) {
-	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
+// untilStopped ends with the first signal that asks for it. A second one does
+// nothing before stop: the loop ends in order.
+func untilStopped(parent context.Context) (ctx context.Context, stop func()) {
+	return signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
 }
 
 // onSignal tells of signals, until ctx ends.
@@ -147,8 +145,9 @@ func onSignal(ctx context.Context, signals ...os.Signal) <-chan struct{} {
 }
 
 // reloads reads the configuration again with each SIGHUP. A bad one is refused
-// and the old one stays.
-func reloads(ctx context.Context, log *slog.Logger, load func() (*config.Config, timesync.Options, error)) <-chan timesync.Config {
+// and the old one stays. Settings that the loop was started with, and keeps, are
+// warned of.
+func reloads(ctx context.Context, log *slog.Logger, started *config.Config, load func() (*config.Config, timesync.Options, error)) <-chan timesync.Config {
 	changed := make(chan timesync.Config)
 	hangup := onSignal(ctx, syscall.SIGHUP)
 	go func() {
@@ -159,11 +158,14 @@ func reloads(ctx context.Context, log *slog.Logger, load func() (*config.Config,
 				return
 			}
 			tellManager(log, daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
-			_, o, err := load()
+			cfg, o, err := load()
 			if err != nil {
 				log.Error("the configuration is refused, and the old one stays", "error", report.Printable(withHint(err)))
 				tellManager(log, daemon.SdNotifyReady)
 				continue
+			}
+			if names := takeRestart(started, cfg); names != "" {
+				log.Warn("takes a restart: " + names)
 			}
 			select {
 			case changed <- timesync.Config{Servers: o.Servers, Policy: o.Policy}:
@@ -174,6 +176,21 @@ func reloads(ctx context.Context, log *slog.Logger, load func() (*config.Config,
 		}
 	}()
 	return changed
+}
+
+// takeRestart names the settings that a running loop does not change.
+func takeRestart(old, changed *config.Config) string {
+	var names []string
+	if old.ControlSocket != changed.ControlSocket {
+		names = append(names, "`control_socket`")
+	}
+	if old.StateDir != changed.StateDir || old.StateDirSet != changed.StateDirSet {
+		names = append(names, "`state_dir`")
+	}
+	if old.Metrics != changed.Metrics {
+		names = append(names, "`[metrics] textfile`")
+	}
+	return strings.Join(names, ", ")
 }
 
 // withHint is an error with its mend, where there is one.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,7 +105,8 @@ func TestLoopProcess(t *testing.T) {
 	l.hear("STATUS=dry run: synchronized")
 
 	other := serve(t, ntstest.Options{CA: s.CA()})
-	write(t, file, string(good)+entry(t, filepath.Dir(file), other))
+	moved := strings.Replace(string(good), `control_socket = ""`, `control_socket = "/nowhere/socket"`, 1)
+	write(t, file, moved+"[metrics]\ntextfile = \"metrics.prom\"\n"+entry(t, filepath.Dir(file), other))
 	l.Process.Signal(syscall.SIGHUP)
 	l.hear("RELOADING=1")
 	l.hear("READY=1")
@@ -119,6 +121,7 @@ func TestLoopProcess(t *testing.T) {
 	}
 	for _, want := range []string{
 		"the configuration is refused, and the old one stays", "max_pull", "servers=2", "told to measure at once", "msg=stopped",
+		"takes a restart: `control_socket`, `[metrics] textfile`",
 	} {
 		if !strings.Contains(l.log.String(), want) {
 			t.Errorf("%q is not in the log:\n%s", want, &l.log)
@@ -136,6 +139,19 @@ func TestLoopSignals(t *testing.T) {
 		if got := status(t, l.Cmd); got != exitOK {
 			t.Errorf("%v: status %d\n%s", sig, got, &l.log)
 		}
+	}
+}
+
+// A loop that is ending is not ended by more signals.
+func TestStoppedOnce(t *testing.T) {
+	ctx, stop := untilStopped(t.Context())
+	defer stop()
+	for range 100 { // any of which would end this process
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		<-ctx.Done()
+		runtime.Gosched()
 	}
 }
 
