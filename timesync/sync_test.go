@@ -373,12 +373,14 @@ func TestLearnsFrequency(t *testing.T) {
 	if len(w.clock.rates) > 0 {
 		t.Fatalf("steered by a single pair: %v", w.clock.rates)
 	}
-	// Ten hours, in which the raw clock lost 20 ppm.
+	// Twice ten hours, in which the raw clock lost 20 ppm.
 	const gone = 10 * time.Hour
 	w.saved(func(s *Saved) {
-		for i := range s.Crystal.Pairs {
-			s.Crystal.Pairs[i].Time = s.Crystal.Pairs[i].Time.Add(-gone)
-		}
+		last := s.Crystal.Pairs[0]
+		last.Time = last.Time.Add(-gone)
+		first := last
+		first.Time, first.Raw = last.Time.Add(-gone), last.Raw-(gone-gone/50000)
+		s.Crystal.Pairs = []AgreedTime{first, last}
 	})
 	w.clock.hours = gone - gone/50000
 	w.sync()
