@@ -70,6 +70,9 @@ func runAction(c *cli.Context) error {
 			o.Log.Debug("no state directory", "error", err)
 		}
 	}
+	if !c.Bool("dry-run") {
+		warnOfRivals(o.Log, here.root)
+	}
 	n.Bounding = true // once in a long life
 	confined(o.Log, n)
 	ctx, stop := untilStopped(c.Context)
