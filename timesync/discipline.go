@@ -151,7 +151,7 @@ func NewLoop(cfg LoopConfig, known Frequency) *Loop {
 
 // learned makes f what is known beforehand.
 func (l *Loop) learned(f Frequency) {
-	if !(f.Uncertainty > 0 && f.Uncertainty < unlearned && math.Abs(f.Rate) <= maxRate) {
+	if !(f.Uncertainty > 0 && f.Uncertainty <= unlearned && math.Abs(f.Rate) <= maxRate) {
 		f = Frequency{Uncertainty: unlearned}
 	}
 	l.known = Frequency{f.Rate, max(f.Uncertainty, aged)}

@@ -1,6 +1,7 @@
 package timesync
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -253,6 +254,31 @@ func TestOneBadServer(t *testing.T) {
 					t.Errorf("%d key exchanges with another; replayed %v", m.exchanges("a"), s.replayed)
 				}
 			})
+		})
+	}
+}
+
+// Without a saved frequency the loop begins at the kernel's own, which it may have
+// from another program: a clock that is held loses nothing by the loop. But what no
+// crystal is off by is a slew that a crash left behind.
+func TestBeginsAtTheKernelsFrequency(t *testing.T) {
+	for _, c := range []struct{ before, held float64 }{
+		{-30e-6, -30e-6},
+		{400e-6, 0},
+	} {
+		simulate(t, 3, func(m *machine) {
+			m.set(func(l *loopClock) { l.rate = c.before })
+			m.correct += 3600
+			m.start()
+			wait(time.Minute)
+			m.wantResult(report.Held)
+			if rate := m.see().rate; math.Abs(rate-c.held) > 1e-9 {
+				t.Errorf("begun at %g: held at %g", c.before, rate)
+			}
+			m.end()
+			if rate := m.see().rate; math.Abs(rate-c.held) > 1e-9 {
+				t.Errorf("begun at %g: left at %g", c.before, rate)
+			}
 		})
 	}
 }
