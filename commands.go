@@ -74,15 +74,7 @@ func syncAction(c *cli.Context) error {
 		}
 		o.Policy.MaxStep = c.Duration("max-step")
 	}
-	o.StateDir = stateDir(cfg)
-	if g != nil && o.StateDir != "" {
-		dir, err := g.trustState(o.StateDir)
-		if err != nil {
-			o.Log.Warn("nothing is kept", "state_dir", o.StateDir, "error", err)
-		}
-		o.StateDir = dir
-	}
-	o.MachineID, o.BootID = identity("/etc/machine-id"), identity("/proc/sys/kernel/random/boot_id")
+	keepState(&o, cfg, g)
 	o.Clock = clock.New()
 	if c.Bool("dry-run") {
 		o.Clock = clock.DryRun{Kernel: clock.New()}
@@ -249,6 +241,20 @@ func logger(w io.Writer, level slog.Level) *slog.Logger {
 			return a
 		},
 	}))
+}
+
+// keepState says where what is learned is kept, if that can be trusted, and of
+// which machine and boot it is.
+func keepState(o *timesync.Options, cfg *config.Config, g *guard) {
+	o.StateDir = stateDir(cfg)
+	if g != nil && o.StateDir != "" {
+		dir, err := g.trustState(o.StateDir)
+		if err != nil {
+			o.Log.Warn("nothing is kept", "state_dir", o.StateDir, "error", err)
+		}
+		o.StateDir = dir
+	}
+	o.MachineID, o.BootID = identity("/etc/machine-id"), identity("/proc/sys/kernel/random/boot_id")
 }
 
 // identity is the content of a small file of the system, or nothing.

@@ -43,15 +43,7 @@ func runAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	o.StateDir = stateDir(cfg)
-	if g != nil && o.StateDir != "" {
-		dir, err := g.trustState(o.StateDir)
-		if err != nil {
-			o.Log.Warn("nothing is kept", "state_dir", o.StateDir, "error", err)
-		}
-		o.StateDir = dir
-	}
-	o.MachineID, o.BootID = identity("/etc/machine-id"), identity("/proc/sys/kernel/random/boot_id")
+	keepState(&o, cfg, g)
 	var kept timesync.KeptClock = clock.New()
 	if c.Bool("dry-run") {
 		kept = clock.DryRun{Kernel: clock.New()}
