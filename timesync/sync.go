@@ -215,6 +215,9 @@ func (c *Client) await(ctx context.Context, end time.Time) (*round, error) {
 
 // sleep tells whether ctx goes on after d.
 func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
