@@ -66,7 +66,7 @@ func TestRenewalFails(t *testing.T) {
 		m.start()
 		wait(24 * time.Hour)
 		m.each(func(s *loopServer) { s.refuses = true })
-		wait(27*24*time.Hour - 30*time.Minute) // the last moment to begin is an hour before their end
+		wait(27*24*time.Hour - 10*time.Minute) // it begins an hour before their end and two polls later at the latest
 		if n := m.exchanges("a"); n < 2 || n > 25 {
 			t.Errorf("%d key exchanges", n)
 		}
