@@ -7,6 +7,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"os/signal"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -41,6 +42,7 @@ func startLoop(t *testing.T, file string) *loop {
 	}
 	t.Cleanup(func() { socket.Close() })
 	l := &loop{t: t, socket: socket, Cmd: program(t, "run", "--dry-run", "-c", file)}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // else the loop would inherit that it is ignored, under nohup
 	l.Env = append(l.Env, "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=200000")
 	l.Stderr = &l.log
 	if err := l.Start(); err != nil {
