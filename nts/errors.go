@@ -16,6 +16,7 @@ const (
 	StageCertificate Stage = "certificate"
 	StageKeyExchange Stage = "key_exchange"
 	StageExchange    Stage = "exchange"
+	StageProxy       Stage = "proxy"
 	StageInternal    Stage = "internal"
 )
 
@@ -56,6 +57,9 @@ const (
 	ExchangeUnauthenticated Code = "exchange_unauthenticated"
 	ExchangeNAK             Code = "exchange_nak"
 	ExchangeKiss            Code = "exchange_kiss"
+
+	ProxyFailed Code = "proxy_failed"
+	ProxyNoUDP  Code = "proxy_no_udp"
 
 	Deadline Code = "deadline"
 	Internal Code = "internal"

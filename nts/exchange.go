@@ -40,18 +40,22 @@ func (s *Sample) Delay() time.Duration { return s.RoundTrip() - s.T3.Sub(s.T2) }
 // errClockSet: what was measured means nothing.
 var errClockSet = errors.New("the local clock was set during the exchange")
 
-// Exchange sends one request, with a cookie that is then gone, and waits for
-// its answer until ctx ends. Its errors are *Error.
-func (s *Session) Exchange(ctx context.Context) (*Sample, error) {
-	sample, err := s.exchange(ctx)
+// Exchange sends one request by route, which is that of the key exchange, with
+// a cookie that is then gone, and waits for its answer until ctx ends. Its
+// errors are *Error.
+func (s *Session) Exchange(ctx context.Context, route Route) (*Sample, error) {
+	sample, err := s.exchange(ctx, route)
 	if CodeOf(err) == ExchangeNAK && s.Other != nil && s.Ready() {
 		s.swap()
-		sample, err = s.exchange(ctx)
+		sample, err = s.exchange(ctx, route)
 	}
 	return sample, err
 }
 
-func (s *Session) exchange(ctx context.Context) (*Sample, error) {
+func (s *Session) exchange(ctx context.Context, route Route) (*Sample, error) {
+	if route != (Route{}) {
+		return nil, fail(StageInternal, Internal, "no way but the direct one yet")
+	}
 	if !s.Ready() {
 		return nil, fail(StageInternal, Internal, "no cookie left")
 	}

@@ -112,7 +112,7 @@ func TestExchange(t *testing.T) {
 			if test.code != "" && test.kiss == "" || test.kiss != "" && o.Kiss == "" {
 				ctx = brief(t) // nothing unauthenticated ends it before its time
 			}
-			sample, err := session.Exchange(ctx)
+			sample, err := session.Exchange(ctx, Route{})
 			wantError(t, err, StageExchange, test.code, test.part)
 			if (sample == nil) != (err != nil) {
 				t.Errorf("%v and %v", sample, err)
@@ -142,7 +142,7 @@ func TestSample(t *testing.T) {
 	})
 	session := establish(t, s)
 	before := time.Now()
-	sample, err := session.Exchange(enough(t))
+	sample, err := session.Exchange(enough(t), Route{})
 	after := time.Now()
 	if err != nil {
 		t.Fatal(err)
@@ -186,9 +186,9 @@ func TestPlaceholders(t *testing.T) {
 	session := establish(t, s)
 	for i, step := range steps {
 		if step.lose {
-			_, err := session.Exchange(lossContext(t, s))
+			_, err := session.Exchange(lossContext(t, s), Route{})
 			wantError(t, err, StageExchange, ExchangeTimeout, "")
-		} else if _, err := session.Exchange(enough(t)); err != nil {
+		} else if _, err := session.Exchange(enough(t), Route{}); err != nil {
 			t.Fatal(err)
 		}
 		if got := s.Stats().Octets; got != step.octets || len(session.Cookies) != step.left {
@@ -224,7 +224,7 @@ func TestRequestsAreUnlinkable(t *testing.T) {
 	session.Servers[0] = relay.addr
 	const n = 20
 	for range n {
-		if _, err := session.Exchange(enough(t)); err != nil {
+		if _, err := session.Exchange(enough(t), Route{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -324,7 +324,7 @@ func TestSource(t *testing.T) {
 			if test.code != "" {
 				ctx = brief(t)
 			}
-			_, err := session.Exchange(ctx)
+			_, err := session.Exchange(ctx, Route{})
 			wantError(t, err, StageExchange, test.code, "")
 		})
 	}
@@ -339,18 +339,18 @@ func TestOldAnswers(t *testing.T) {
 		return nil
 	}})
 	session := establish(t, s)
-	_, err := session.Exchange(lossContext(t, s))
+	_, err := session.Exchange(lossContext(t, s), Route{})
 	wantError(t, err, StageExchange, ExchangeTimeout, "")
 	old := <-kept
 	s.Change(func(o *ntstest.Options) {
 		o.Answer = func(_, answer []byte) [][]byte { return [][]byte{old} }
 	})
-	_, err = session.Exchange(brief(t))
+	_, err = session.Exchange(brief(t), Route{})
 	wantError(t, err, StageExchange, ExchangeUnauthenticated, "1 answers")
 	s.Change(func(o *ntstest.Options) {
 		o.Answer = func(_, answer []byte) [][]byte { return [][]byte{old, answer, old} }
 	})
-	if _, err = session.Exchange(enough(t)); err != nil {
+	if _, err = session.Exchange(enough(t), Route{}); err != nil {
 		t.Error(err)
 	}
 	clean(t, s)
@@ -376,7 +376,7 @@ func TestChangeOfKeys(t *testing.T) {
 			session := establish(t, s)
 			session.Servers = append(session.Servers, netip.MustParseAddrPort("127.0.0.1:9"))
 			for range 3 {
-				if _, err := session.Exchange(enough(t)); err != nil {
+				if _, err := session.Exchange(enough(t), Route{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -390,7 +390,7 @@ func TestChangeOfKeys(t *testing.T) {
 		s := start(t, ntstest.Options{NoCompliant: true})
 		session := establish(t, s)
 		s.Rekey()
-		_, err := session.Exchange(enough(t))
+		_, err := session.Exchange(enough(t), Route{})
 		wantError(t, err, StageExchange, ExchangeNAK, "")
 		if stats := s.Stats(); stats.NAKs != 2 || stats.Requests != 2 {
 			t.Errorf("%+v; want one request with each pair of keys", stats)
@@ -400,7 +400,7 @@ func TestChangeOfKeys(t *testing.T) {
 		t.Parallel()
 		s := start(t, ntstest.Options{KE: hide, Cookies: 1})
 		session := establish(t, s)
-		_, err := session.Exchange(brief(t))
+		_, err := session.Exchange(brief(t), Route{})
 		wantError(t, err, StageExchange, ExchangeNAK, "")
 		if s.Stats().Requests != 1 {
 			t.Error("a request without a cookie")
@@ -415,10 +415,10 @@ func TestNextAddress(t *testing.T) {
 	deaf := listenUDP(t, "127.0.0.1:0")
 	session := establish(t, s)
 	session.Servers = []netip.AddrPort{deaf.LocalAddr().(*net.UDPAddr).AddrPort(), s.NTP()}
-	_, err := session.Exchange(brief(t))
+	_, err := session.Exchange(brief(t), Route{})
 	wantError(t, err, StageExchange, ExchangeTimeout, "")
 	for range 2 { // an address that answers is kept
-		if sample, err := session.Exchange(enough(t)); err != nil || sample.Server != s.NTP() {
+		if sample, err := session.Exchange(enough(t), Route{}); err != nil || sample.Server != s.NTP() {
 			t.Errorf("%v, %v", sample, err)
 		}
 	}
@@ -433,7 +433,7 @@ func TestRefusedPort(t *testing.T) {
 	session.Servers[0] = gone.LocalAddr().(*net.UDPAddr).AddrPort()
 	gone.Close()
 	ctx := brief(t)
-	_, err := session.Exchange(ctx)
+	_, err := session.Exchange(ctx, Route{})
 	wantError(t, err, StageExchange, ExchangeTimeout, "")
 	if ctx.Err() == nil {
 		t.Error("it gave up before its time")
@@ -444,7 +444,7 @@ func TestRefusedPort(t *testing.T) {
 func TestNoRoute(t *testing.T) {
 	session := establish(t, start(t, ntstest.Options{}))
 	session.Servers[0] = netip.MustParseAddrPort("[fe80::1%nowhere]:123")
-	_, err := session.Exchange(enough(t))
+	_, err := session.Exchange(enough(t), Route{})
 	wantError(t, err, StageExchange, ConnectUnreachable, "")
 	if len(session.Cookies) != 8 {
 		t.Errorf("%d cookies left", len(session.Cookies))
@@ -456,7 +456,7 @@ func TestRequestTooLong(t *testing.T) {
 	s := start(t, ntstest.Options{})
 	session := establish(t, s)
 	session.Cookies[0] = make([]byte, 70000)
-	_, err := session.Exchange(enough(t))
+	_, err := session.Exchange(enough(t), Route{})
 	wantError(t, err, StageExchange, ConnectUnreachable, "too long")
 	if len(session.Cookies) != 7 || s.Stats().Requests != 0 {
 		t.Errorf("%d cookies left, %d requests", len(session.Cookies), s.Stats().Requests)
@@ -478,7 +478,7 @@ func TestUnusableSession(t *testing.T) {
 	} {
 		session := establish(t, s)
 		test.spoil(session)
-		_, err := session.Exchange(enough(t))
+		_, err := session.Exchange(enough(t), Route{})
 		wantError(t, err, StageInternal, Internal, test.part)
 	}
 	if n := s.Stats().Requests; n != 0 {
@@ -493,12 +493,12 @@ func TestFullJar(t *testing.T) {
 	}})
 	session := establish(t, s)
 	for _, want := range []int{8, 8} {
-		if _, err := session.Exchange(enough(t)); err != nil || len(session.Cookies) != want {
+		if _, err := session.Exchange(enough(t), Route{}); err != nil || len(session.Cookies) != want {
 			t.Errorf("%d cookies, %v", len(session.Cookies), err)
 		}
 	}
 	session.Cookies = session.Cookies[:5]
-	if _, err := session.Exchange(enough(t)); err != nil || len(session.Cookies) != 8 {
+	if _, err := session.Exchange(enough(t), Route{}); err != nil || len(session.Cookies) != 8 {
 		t.Errorf("%d cookies, %v", len(session.Cookies), err)
 	}
 }
@@ -516,7 +516,7 @@ func TestStoredSession(t *testing.T) {
 		if err := json.Unmarshal(text, session); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := session.Exchange(enough(t)); err != nil {
+		if _, err := session.Exchange(enough(t), Route{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -532,8 +532,8 @@ func TestNothingLeaks(t *testing.T) {
 	s := start(t, ntstest.Options{})
 	deaf := start(t, ntstest.Options{Loss: func(int) bool { return true }})
 	one := func() {
-		establish(t, s).Exchange(enough(t))
-		establish(t, deaf).Exchange(lossContext(t, deaf))
+		establish(t, s).Exchange(enough(t), Route{})
+		establish(t, deaf).Exchange(lossContext(t, deaf), Route{})
 		o := clientOf(s)
 		o.Roots = deaf.CA().Pool()
 		KeyExchange(enough(t), o)

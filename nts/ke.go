@@ -20,6 +20,9 @@ const (
 // KeyExchange makes a new session (RFC 8915 §4). It takes as long as ctx lets
 // it. Its errors are *Error.
 func KeyExchange(ctx context.Context, o *Options) (*Session, error) {
+	if o.Route != (Route{}) {
+		return nil, fail(StageInternal, Internal, "no way but the direct one yet")
+	}
 	addrs, err := o.keAddrs(ctx)
 	if err != nil {
 		return nil, err

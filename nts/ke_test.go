@@ -384,7 +384,7 @@ func TestAddresses(t *testing.T) {
 			if session.KEAddr != s.KE().Addr() || !slices.Equal(session.Servers, []netip.AddrPort{s.NTP()}) {
 				t.Errorf("key exchange with %v, NTP at %v", session.KEAddr, session.Servers)
 			}
-			if sample, err := session.Exchange(enough(t)); err != nil || sample.Server != s.NTP() {
+			if sample, err := session.Exchange(enough(t), Route{}); err != nil || sample.Server != s.NTP() {
 				t.Errorf("%+v, %v", sample, err)
 			}
 		})

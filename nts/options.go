@@ -18,6 +18,7 @@ type Options struct {
 	IPs      []netip.Addr // connect here, without DNS
 	Fallback []netip.Addr // connect here if the name does not resolve
 	Network  string       // "ip", "ip4" or "ip6"; empty is "ip"
+	Route                 // by which all is sent
 
 	Roots  *x509.CertPool // the only authorities to trust; nil: the system's
 	Begins []time.Time    // when these authorities begin: moments to verify a chain at, where its dates are put off

@@ -25,6 +25,11 @@ type Session struct {
 	Servers []netip.AddrPort `json:"servers"` // NTP; the first is tried next
 	KEAddr  netip.Addr       `json:"ke_addr"` // where the key exchange went
 
+	// Host is the NTP server where only the proxy knows its address, on Port;
+	// then there are no Servers and, most likely, no KEAddr.
+	Host string `json:"host,omitempty"`
+	Port uint16 `json:"port,omitempty"`
+
 	Chain Chain `json:"chain"`
 
 	// Placeholders is how many the next request may carry: none after a loss,

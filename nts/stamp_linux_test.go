@@ -90,7 +90,7 @@ func TestKernelStamps(t *testing.T) {
 	s := start(t, ntstest.Options{})
 	session := establish(t, s)
 	for range 5 {
-		sample, err := session.Exchange(enough(t))
+		sample, err := session.Exchange(enough(t), Route{})
 		if err != nil {
 			t.Fatal(err)
 		}

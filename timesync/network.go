@@ -10,7 +10,7 @@ import (
 // months go by at once.
 type network interface {
 	KeyExchange(context.Context, *nts.Options) (*nts.Session, error)
-	Exchange(context.Context, *nts.Session) (*nts.Sample, error)
+	Exchange(context.Context, *nts.Session, nts.Route) (*nts.Sample, error)
 }
 
 // wire is the real one.
@@ -20,6 +20,6 @@ func (wire) KeyExchange(ctx context.Context, o *nts.Options) (*nts.Session, erro
 	return nts.KeyExchange(ctx, o)
 }
 
-func (wire) Exchange(ctx context.Context, s *nts.Session) (*nts.Sample, error) {
-	return s.Exchange(ctx)
+func (wire) Exchange(ctx context.Context, s *nts.Session, r nts.Route) (*nts.Sample, error) {
+	return s.Exchange(ctx, r)
 }

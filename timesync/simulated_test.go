@@ -87,7 +87,7 @@ func (m *machine) KeyExchange(ctx context.Context, o *nts.Options) (*nts.Session
 	return m.servers[o.Host].exchangeKeys(ctx, o.Host)
 }
 
-func (m *machine) Exchange(ctx context.Context, s *nts.Session) (*nts.Sample, error) {
+func (m *machine) Exchange(ctx context.Context, s *nts.Session, _ nts.Route) (*nts.Sample, error) {
 	return m.servers[strings.TrimRight(string(s.Keys.C2S), "\x00")].exchange(ctx, s)
 }
 

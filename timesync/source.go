@@ -263,13 +263,13 @@ func (m *measurement) ask(ctx context.Context, timeout time.Duration) (*nts.Samp
 	defer cancel()
 	m.sending(time.Now())
 	if m.moment == nil {
-		return m.Exchange(ctx, m.state.Session)
+		return m.Exchange(ctx, m.state.Session, m.NTS.Route)
 	}
 	before, err := m.moment()
 	if err != nil {
 		return nil, err
 	}
-	sample, err := m.Exchange(ctx, m.state.Session)
+	sample, err := m.Exchange(ctx, m.state.Session, m.NTS.Route)
 	if err != nil {
 		return nil, err
 	}

@@ -485,7 +485,7 @@ func FuzzState(f *testing.F) {
 			server.Backoff.Failed(stateTime, "", "", "").Remaining(stateTime)
 			if s := server.Session; s != nil { // whatever it is, nts can work with it
 				s.Servers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}
-				if _, err := s.Exchange(done); err == nil || nts.CodeOf(err) == nts.Internal {
+				if _, err := s.Exchange(done, nts.Route{}); err == nil || nts.CodeOf(err) == nts.Internal {
 					t.Fatal("exchange: ", err)
 				}
 			}
