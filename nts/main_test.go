@@ -33,7 +33,9 @@ var produced = struct {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	flag.Set("test.parallel", "32") // these tests wait more than they compute
+	if flag.Lookup("test.fuzz").Value.String() == "" {
+		flag.Set("test.parallel", "32") // these tests wait more than they compute
+	}
 	if err := resolveHere(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
