@@ -99,6 +99,7 @@ func (c *Client) Run(ctx context.Context, o RunOptions) error {
 		return err
 	}
 	k := &keeper{Client: c, RunOptions: o, clock: o.Clock}
+	o.Supervisor.Ready() // that is: configured
 	if err := k.openLoop(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -113,7 +114,6 @@ func (c *Client) Run(ctx context.Context, o RunOptions) error {
 	if err != nil {
 		c.Log.Warn("that others set the clock will be noticed only at the next poll", "error", err)
 	}
-	o.Supervisor.Ready()
 	o.Supervisor.Status(k.prefix() + "asking the servers for the first time")
 	err = k.keep(ctx, changes)
 	o.Supervisor.Stopping()
@@ -152,7 +152,7 @@ func (k *keeper) openLoop(ctx context.Context) error {
 	if k.DryRun {
 		return k.peekState(ctx)
 	}
-	store, err := OpenStore(ctx, k.StateDir, StoreOptions{MachineID: k.MachineID, Loop: true, Warn: k.Log.Warn})
+	store, err := k.waitStore(ctx)
 	switch {
 	case errors.Is(err, ErrLoopRunning), ctx.Err() != nil:
 		return err
@@ -168,6 +168,22 @@ func (k *keeper) openLoop(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// waitStore opens the state once nobody else has it open, which a sync may for as
+// long as it waits. Meanwhile this process is alive.
+func (k *keeper) waitStore(ctx context.Context) (*Store, error) {
+	for {
+		turn, cancel := context.WithTimeout(ctx, lockWait)
+		store, err := OpenStore(turn, k.StateDir, StoreOptions{MachineID: k.MachineID, Loop: true, Warn: k.Log.Warn})
+		over := turn.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !over {
+			return store, err
+		}
+		k.Supervisor.Alive()
+		k.Supervisor.Status("waiting for another ntsclient that is at work with " + k.StateDir)
+	}
 }
 
 // begin makes the loop, and lets the clock run as the last one had learned.

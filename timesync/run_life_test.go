@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -502,5 +503,28 @@ func TestLoopWithoutState(t *testing.T) {
 		wait(2 * time.Hour)
 		m.wantSaid(1, "INFO", "state saved again")
 		m.end()
+	})
+}
+
+// A sync that waits for the network has the state for as long as it waits. A loop
+// that is started meanwhile is ready, stays alive, and begins when it has ended.
+func TestLoopWaitsForSync(t *testing.T) {
+	simulate(t, 3, func(m *machine) {
+		m.options.StateDir = t.TempDir()
+		sync, err := OpenStore(t.Context(), m.options.StateDir, StoreOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.start()
+		wait(10 * time.Minute)
+		if m.boss.lives() < 10 || m.requests("a") > 0 || !slices.Contains(m.boss.heard, "ready") {
+			t.Errorf("while it waits: %v, alive %d times, %d requests", m.boss.heard, m.boss.lives(), m.requests("a"))
+		}
+		if said := m.boss.sentence(); !strings.Contains(said, m.options.StateDir) {
+			t.Errorf("status %q", said)
+		}
+		sync.Close()
+		wait(time.Minute)
+		m.wantResult(report.Agreed)
 	})
 }
