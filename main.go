@@ -37,6 +37,9 @@ func main() {
 	// One round makes little garbage and is over soon: with 50 servers,
 	// collecting it as often as usual costs a quarter of the time.
 	debug.SetGCPercent(400)
+	// A defect ends by a signal. Go would give it exit 2, which is for a wrong
+	// configuration, and after which the loop is not started again.
+	debug.SetTraceback("crash")
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 

@@ -22,9 +22,15 @@ import (
 // asMain makes this test binary the program, for what needs a process.
 const asMain = "NTSCLIENT_TEST_AS_MAIN"
 
+// defective makes that program panic when it looks at the clock.
+const defective = "NTSCLIENT_TEST_DEFECTIVE"
+
 func TestMain(m *testing.M) {
 	withoutSysTime() // no test can set this machine's clock
 	if os.Getenv(asMain) != "" {
+		if os.Getenv(defective) != "" {
+			here.clock = nil
+		}
 		main()
 	}
 	confineProcess = func(confine.Needs) error { return nil }

@@ -148,3 +148,12 @@ func TestStandardOutput(t *testing.T) {
 		}
 	}
 }
+
+// A panic is no usage error: a service manager has to start the loop again.
+func TestPanic(t *testing.T) {
+	cmd := program(t, "check", "--offline")
+	cmd.Env, cmd.Dir = append(cmd.Env, defective+"=1"), t.TempDir() // for a core, where they are wanted
+	if got := status(t, cmd); got != exitSignal+int(syscall.SIGABRT) {
+		t.Errorf("status %d", got)
+	}
+}
