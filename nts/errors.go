@@ -73,7 +73,10 @@ type Error struct {
 	Hint  string // the mend, where there is one to name
 	Kiss  string // the kiss code, where Code is ExchangeKiss: "RATE", "DENY", …
 	Sure  bool   // and that was authenticated
-	Err   error
+
+	Octets int // of the request, where Code is ExchangeTimeout
+
+	Err error
 }
 
 func (e *Error) Error() string { return e.Err.Error() }

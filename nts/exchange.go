@@ -44,64 +44,59 @@ var errClockSet = errors.New("the local clock was set during the exchange")
 // a cookie that is then gone, and waits for its answer until ctx ends. Its
 // errors are *Error.
 func (s *Session) Exchange(ctx context.Context, route Route) (*Sample, error) {
-	sample, err := s.exchange(ctx, route)
+	sample, err := s.exchange(ctx, &route)
 	if CodeOf(err) == ExchangeNAK && s.Other != nil && s.Ready() {
 		s.swap()
-		sample, err = s.exchange(ctx, route)
+		sample, err = s.exchange(ctx, &route)
 	}
 	return sample, err
 }
 
-func (s *Session) exchange(ctx context.Context, route Route) (*Sample, error) {
-	if route != (Route{}) {
-		return nil, fail(StageInternal, Internal, "no way but the direct one yet")
-	}
+func (s *Session) exchange(ctx context.Context, route *Route) (*Sample, error) {
 	if !s.Ready() {
 		return nil, fail(StageInternal, Internal, "no cookie left")
 	}
 	if err := s.ciphers(); err != nil {
 		return nil, fail(StageInternal, Internal, "keys of the session: %w", err)
 	}
-	server := s.Servers[0]
-	// A new socket, and so a new random port, for each request (RFC 9109). It
-	// is connected before a cookie is spent: without a route none is.
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
+	// The socket is there before a cookie is spent: without a way none is.
+	x, err := s.open(ctx, route)
 	if err != nil {
 		s.lost()
-		return nil, noSocket(StageExchange, err)
+		return nil, err
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer x.close()
+	stop := context.AfterFunc(ctx, func() { x.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	x := newExchange(conn)
 	cookie := s.take()
-	req := newRequest(s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
+	room := maxRequest - x.via.overhead()
+	req := newRequestWithin(room, s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-len(s.Cookies)-1))
 	before := Now()
-	if _, err := conn.Write(req.raw); err != nil {
+	if err := x.write(req.raw); err != nil {
 		s.lost()
-		return nil, noSocket(StageExchange, err)
+		return nil, err
 	}
-	a, err := x.await(ctx, s, req)
+	a, err := x.await(s, req)
 	if err != nil {
 		if CodeOf(err) != ExchangeNAK { // which came the whole way back
 			s.lost()
 		}
 		return nil, err
 	}
-	s.answered(len(req.raw), a.cookies)
+	s.answered(x.via.overhead()+len(req.raw), a.cookies)
 	if a.kiss != "" {
 		err := kissError(a.kiss)
 		err.Sure = true
 		return nil, err
 	}
-	return x.sample(before, a, server)
+	return x.sample(before, a, s.server())
 }
 
 // await reads packets until one is the authenticated answer or ctx ends.
 // Nothing else ends it: a refusal or error that is not authenticated could
 // come from anyone, and is told only if nothing better came.
-func (x *exchange) await(ctx context.Context, s *Session, req *request) (*answer, error) {
+func (x *exchange) await(s *Session, req *request) (*answer, error) {
 	var forged int
 	var said kiss
 	for {
@@ -110,7 +105,10 @@ func (x *exchange) await(ctx context.Context, s *Session, req *request) (*answer
 			continue // anyone can send these
 		}
 		if err != nil {
+			over := x.via.over()
 			switch {
+			case over != nil:
+				return nil, over
 			case said == "NTSN":
 				return nil, nak()
 			case said != "":
@@ -119,7 +117,11 @@ func (x *exchange) await(ctx context.Context, s *Session, req *request) (*answer
 				return nil, fail(StageExchange, ExchangeUnauthenticated, "%d answers came, and none authenticates", forged).
 					hint("someone or something is in between")
 			}
-			return nil, timeout(s, req)
+			return nil, x.timeout(s, req)
+		}
+		raw, ok := x.via.unwrap(raw)
+		if !ok {
+			continue
 		}
 		a, err := openAnswer(raw, req, s.open)
 		var k kiss
@@ -146,22 +148,28 @@ func icmp(err error) bool {
 
 func timeout(s *Session, req *request) *Error {
 	server := s.Servers[0]
-	return fail(StageExchange, ExchangeTimeout, "no answer from %s", server).
+	e := fail(StageExchange, ExchangeTimeout, "no answer from %s", server).
 		hint("is UDP to port %d filtered on the way? (the request had %d octets)", server.Port(), len(req.raw))
+	e.Octets = len(req.raw)
+	return e
 }
 
 func nak() *Error {
-	return fail(StageExchange, ExchangeNAK, "the server no longer knows these cookies (NAK)")
+	return fail(StageExchange, ExchangeNAK, "the server does not know its cookies (NAK)").
+		hint("its NTP service and its key exchange have different keys, or another machine answers in its place")
 }
 
 func kissError(code string) *Error {
-	words := map[string]string{
-		"RATE": "asks for fewer requests", "DENY": "denies service", "RSTR": "denies service by its policy",
-	}[code]
-	if words == "" {
-		words = "refuses"
+	words, mend := "refuses", "ask its operator why, or leave it out"
+	switch code {
+	case "RATE":
+		words, mend = "asks for fewer requests", "everybody behind this machine's public address counts: ask again later, and less often"
+	case "DENY":
+		words = "denies service"
+	case "RSTR":
+		words = "denies service by its policy"
 	}
-	e := fail(StageExchange, ExchangeKiss, "the server %s (kiss code %s)", words, code)
+	e := fail(StageExchange, ExchangeKiss, "the server %s (kiss code %s)", words, code).hint("%s", mend)
 	e.Kiss = code
 	return e
 }
