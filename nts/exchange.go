@@ -44,59 +44,64 @@ var errClockSet = errors.New("the local clock was set during the exchange")
 // a cookie that is then gone, and waits for its answer until ctx ends. Its
 // errors are *Error.
 func (s *Session) Exchange(ctx context.Context, route Route) (*Sample, error) {
-	sample, err := s.exchange(ctx, &route)
+	sample, err := s.exchange(ctx, route)
 	if CodeOf(err) == ExchangeNAK && s.Other != nil && s.Ready() {
 		s.swap()
-		sample, err = s.exchange(ctx, &route)
+		sample, err = s.exchange(ctx, route)
 	}
 	return sample, err
 }
 
-func (s *Session) exchange(ctx context.Context, route *Route) (*Sample, error) {
+func (s *Session) exchange(ctx context.Context, route Route) (*Sample, error) {
+	if route != (Route{}) {
+		return nil, fail(StageInternal, Internal, "no way but the direct one yet")
+	}
 	if !s.Ready() {
 		return nil, fail(StageInternal, Internal, "no cookie left")
 	}
 	if err := s.ciphers(); err != nil {
 		return nil, fail(StageInternal, Internal, "keys of the session: %w", err)
 	}
-	// The socket is there before a cookie is spent: without a way none is.
-	x, err := s.open(ctx, route)
+	server := s.Servers[0]
+	// A new socket, and so a new random port, for each request (RFC 9109). It
+	// is connected before a cookie is spent: without a route none is.
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
 	if err != nil {
 		s.lost()
-		return nil, err
+		return nil, noSocket(StageExchange, err)
 	}
-	defer x.close()
-	stop := context.AfterFunc(ctx, func() { x.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 
+	x := newExchange(conn)
 	cookie := s.take()
-	room := maxRequest - x.via.overhead()
-	req := newRequestWithin(room, s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-len(s.Cookies)-1))
+	req := newRequest(s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
 	before := Now()
-	if err := x.write(req.raw); err != nil {
+	if _, err := conn.Write(req.raw); err != nil {
 		s.lost()
-		return nil, err
+		return nil, noSocket(StageExchange, err)
 	}
-	a, err := x.await(s, req)
+	a, err := x.await(ctx, s, req)
 	if err != nil {
 		if CodeOf(err) != ExchangeNAK { // which came the whole way back
 			s.lost()
 		}
 		return nil, err
 	}
-	s.answered(x.via.overhead()+len(req.raw), a.cookies)
+	s.answered(len(req.raw), a.cookies)
 	if a.kiss != "" {
 		err := kissError(a.kiss)
 		err.Sure = true
 		return nil, err
 	}
-	return x.sample(before, a, s.server())
+	return x.sample(before, a, server)
 }
 
 // await reads packets until one is the authenticated answer or ctx ends.
 // Nothing else ends it: a refusal or error that is not authenticated could
 // come from anyone, and is told only if nothing better came.
-func (x *exchange) await(s *Session, req *request) (*answer, error) {
+func (x *exchange) await(ctx context.Context, s *Session, req *request) (*answer, error) {
 	var forged int
 	var said kiss
 	for {
@@ -105,10 +110,7 @@ func (x *exchange) await(s *Session, req *request) (*answer, error) {
 			continue // anyone can send these
 		}
 		if err != nil {
-			over := x.via.over()
 			switch {
-			case over != nil:
-				return nil, over
 			case said == "NTSN":
 				return nil, nak()
 			case said != "":
@@ -117,11 +119,7 @@ func (x *exchange) await(s *Session, req *request) (*answer, error) {
 				return nil, fail(StageExchange, ExchangeUnauthenticated, "%d answers came, and none authenticates", forged).
 					hint("someone or something is in between")
 			}
-			return nil, x.timeout(s, req)
-		}
-		raw, ok := x.via.unwrap(raw)
-		if !ok {
-			continue
+			return nil, timeout(s, req)
 		}
 		a, err := openAnswer(raw, req, s.open)
 		var k kiss
