@@ -173,9 +173,19 @@ func talk(conn *tls.Conn) (*keAnswer, error) {
 		case len(buf) > maxMessage:
 			return nil, fail(StageKeyExchange, KETooLarge, "the answer is longer than %d octets", maxMessage)
 		case err != nil:
-			return nil, fail(StageKeyExchange, KEMalformed, "reading the answer: %w", err)
+			return nil, readError(err)
 		}
 	}
+}
+
+// readError is why no more could be read. TLS may still fail then: a server that
+// wants a certificate of the client says so only after the handshake.
+func readError(err error) *Error {
+	var op *net.OpError
+	if errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error") { // of crypto/tls: an alert
+		return fail(StageTLS, TLSFailed, "TLS after the handshake: %w", err)
+	}
+	return fail(StageKeyExchange, KEMalformed, "reading the answer: %w", err)
 }
 
 // keep takes the keys from the TLS session (RFC 8915 §5.1).
