@@ -23,7 +23,7 @@ func (o *Options) lookup(ctx context.Context, host string) ([]netip.Addr, error)
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return o.order(host, []netip.Addr{addr})
 	}
-	found, err := net.DefaultResolver.LookupNetIP(ctx, o.network(), host)
+	found, err := o.resolve(ctx, o.network(), host)
 	if err == nil {
 		return o.order(host, found)
 	}
@@ -41,9 +41,12 @@ func (o *Options) lookup(ctx context.Context, host string) ([]netip.Addr, error)
 
 func (o *Options) order(host string, found []netip.Addr) ([]netip.Addr, error) {
 	var six, four []netip.Addr
+	unfit := false
 	for _, addr := range found {
 		switch addr = addr.Unmap(); {
 		case !usableAddr(addr) || !o.wanted(addr):
+		case o.Proxy == nil && !o.Bind.fits(addr):
+			unfit = true
 		case addr.Is4():
 			four = append(four, addr)
 		default:
@@ -54,6 +57,10 @@ func (o *Options) order(host string, found []netip.Addr) ([]netip.Addr, error) {
 	for i := range max(len(six), len(four)) {
 		all = append(all, six[min(i, len(six)):min(i+1, len(six))]...)
 		all = append(all, four[min(i, len(four)):min(i+1, len(four))]...)
+	}
+	if len(all) == 0 && unfit {
+		return nil, fail(StageConnect, ConnectUnreachable, "`bind`: %s has no address of the family of %s", host, o.Bind.Addr).
+			hint("bind to an interface, or to an address of the other family")
 	}
 	if len(all) == 0 {
 		return nil, fail(StageDNS, DNSNotFound, "%s has no address of the family asked for", host)
@@ -73,14 +80,28 @@ func (o *Options) keAddrs(ctx context.Context) ([]netip.Addr, error) {
 	return addrs, err
 }
 
-// dialTCP connects to the first of addrs that takes it. Attempts start a
-// stagger apart, or as soon as the one before failed, and then run side by
-// side (RFC 8305 §5).
-func dialTCP(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
-	return race(ctx, addrs, func(ctx context.Context, addr netip.Addr) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
-	})
+// connect is a connection to the key exchange, and the address at its other end,
+// which is not valid where only a proxy knows it.
+func (o *Options) connect(ctx context.Context) (net.Conn, netip.Addr, error) {
+	if o.Proxy != nil {
+		t, err := o.connectVia(ctx)
+		if err != nil {
+			return nil, netip.Addr{}, err
+		}
+		return t, t.peer, nil
+	}
+	addrs, err := o.keAddrs(ctx)
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	conn, err := o.dialTCP(ctx, addrs, o.Port)
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	return conn, addrOf(conn.RemoteAddr()), nil
 }
+
+func addrOf(a net.Addr) netip.Addr { return a.(*net.TCPAddr).AddrPort().Addr().Unmap() }
 
 type dialFunc func(context.Context, netip.Addr) (net.Conn, error)
 
@@ -135,6 +156,10 @@ func race(ctx context.Context, addrs []netip.Addr, dial dialFunc) (net.Conn, err
 
 // connectError picks the most telling of the attempts' errors.
 func connectError(errs []error) *Error {
+	var ours *Error
+	if errors.As(errs[0], &ours) {
+		return ours
+	}
 	if i := slices.IndexFunc(errs, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }); i >= 0 {
 		return fail(StageConnect, ConnectRefused, "%w", errs[i]).
 			hint("no NTS key exchange there: check the port (4460 is usual)")
@@ -153,6 +178,10 @@ func connectError(errs []error) *Error {
 // noSocket is why nothing could be sent. That this process has too many files
 // open is no fault of the network.
 func noSocket(stage Stage, err error) *Error {
+	var ours *Error
+	if errors.As(err, &ours) {
+		return ours
+	}
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return fail(StageInternal, Internal, "%w", err).hint("raise the limit of open files (ulimit -n)")
 	}

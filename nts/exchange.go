@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -21,8 +22,8 @@ type Sample struct {
 	Leap, Stratum             uint8
 	Precision                 time.Duration
 	RootDelay, RootDispersion time.Duration
-	Kernel                    bool // both T1 and T4 are the kernel's
-	Server                    netip.AddrPort
+	Kernel                    bool           // both T1 and T4 are the kernel's
+	Server                    netip.AddrPort // not valid where only the proxy knows it
 }
 
 // Offset is what must be added to the local clock.
@@ -44,64 +45,59 @@ var errClockSet = errors.New("the local clock was set during the exchange")
 // a cookie that is then gone, and waits for its answer until ctx ends. Its
 // errors are *Error.
 func (s *Session) Exchange(ctx context.Context, route Route) (*Sample, error) {
-	sample, err := s.exchange(ctx, route)
+	sample, err := s.exchange(ctx, &route)
 	if CodeOf(err) == ExchangeNAK && s.Other != nil && s.Ready() {
 		s.swap()
-		sample, err = s.exchange(ctx, route)
+		sample, err = s.exchange(ctx, &route)
 	}
 	return sample, err
 }
 
-func (s *Session) exchange(ctx context.Context, route Route) (*Sample, error) {
-	if route != (Route{}) {
-		return nil, fail(StageInternal, Internal, "no way but the direct one yet")
-	}
+func (s *Session) exchange(ctx context.Context, route *Route) (*Sample, error) {
 	if !s.Ready() {
 		return nil, fail(StageInternal, Internal, "no cookie left")
 	}
 	if err := s.ciphers(); err != nil {
 		return nil, fail(StageInternal, Internal, "keys of the session: %w", err)
 	}
-	server := s.Servers[0]
-	// A new socket, and so a new random port, for each request (RFC 9109). It
-	// is connected before a cookie is spent: without a route none is.
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(server))
+	// The socket is there before a cookie is spent: without a way none is.
+	x, err := s.socket(ctx, route)
 	if err != nil {
 		s.lost()
-		return nil, noSocket(StageExchange, err)
+		return nil, err
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer x.close()
+	stop := context.AfterFunc(ctx, func() { x.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	x := newExchange(conn)
 	cookie := s.take()
-	req := newRequest(s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
+	room := maxRequest - x.via.overhead()
+	req := newRequestWithin(room, s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
 	before := Now()
-	if _, err := conn.Write(req.raw); err != nil {
+	if err := x.write(req.raw); err != nil {
 		s.lost()
-		return nil, noSocket(StageExchange, err)
+		return nil, err
 	}
-	a, err := x.await(ctx, s, req)
+	a, err := x.await(s, req)
 	if err != nil {
 		if CodeOf(err) != ExchangeNAK { // which came the whole way back
 			s.lost()
 		}
 		return nil, err
 	}
-	s.answered(len(req.raw), a.cookies)
+	s.answered(x.via.overhead()+len(req.raw), a.cookies)
 	if a.kiss != "" {
 		err := kissError(a.kiss)
 		err.Sure = true
 		return nil, err
 	}
-	return x.sample(before, a, server)
+	return x.sample(before, a, s.server())
 }
 
 // await reads packets until one is the authenticated answer or ctx ends.
 // Nothing else ends it: a refusal or error that is not authenticated could
 // come from anyone, and is told only if nothing better came.
-func (x *exchange) await(ctx context.Context, s *Session, req *request) (*answer, error) {
+func (x *exchange) await(s *Session, req *request) (*answer, error) {
 	var forged int
 	var said kiss
 	for {
@@ -110,7 +106,10 @@ func (x *exchange) await(ctx context.Context, s *Session, req *request) (*answer
 			continue // anyone can send these
 		}
 		if err != nil {
+			over := x.via.over()
 			switch {
+			case over != nil:
+				return nil, over
 			case said == "NTSN":
 				return nil, nak()
 			case said != "":
@@ -119,7 +118,11 @@ func (x *exchange) await(ctx context.Context, s *Session, req *request) (*answer
 				return nil, fail(StageExchange, ExchangeUnauthenticated, "%d answers came, and none authenticates", forged).
 					hint("someone or something is in between")
 			}
-			return nil, timeout(s, req)
+			return nil, x.timeout(s, req)
+		}
+		raw, ok := x.via.unwrap(raw)
+		if !ok {
+			continue
 		}
 		a, err := openAnswer(raw, req, s.open)
 		var k kiss
@@ -144,11 +147,16 @@ func icmp(err error) bool {
 	return errors.As(err, &errno) && errno != syscall.EBADF && errno != syscall.EINVAL
 }
 
-func timeout(s *Session, req *request) *Error {
-	server := s.Servers[0]
-	e := fail(StageExchange, ExchangeTimeout, "no answer from %s", server).
-		hint("is UDP to port %d filtered on the way? (the request had %d octets)", server.Port(), len(req.raw))
-	e.Octets = len(req.raw)
+func (x *exchange) timeout(s *Session, req *request) *Error {
+	hint := "is UDP to port %d filtered on the way? (the request had %d octets)"
+	if x.via != nil {
+		hint = "does the proxy send UDP to port %d? (the request had %d octets)"
+	}
+	host, port := s.target()
+	octets := x.via.overhead() + len(req.raw)
+	e := fail(StageExchange, ExchangeTimeout, "no answer from %s", net.JoinHostPort(host, strconv.Itoa(int(port)))).
+		hint(hint, port, octets)
+	e.Octets = octets
 	return e
 }
 

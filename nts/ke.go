@@ -20,14 +20,32 @@ const (
 // KeyExchange makes a new session (RFC 8915 §4). It takes as long as ctx lets
 // it. Its errors are *Error.
 func KeyExchange(ctx context.Context, o *Options) (*Session, error) {
-	if o.Route != (Route{}) {
-		return nil, fail(StageInternal, Internal, "no way but the direct one yet")
+	if o.Proxy == nil {
+		return o.exchangeKeys(ctx)
 	}
-	addrs, err := o.keAddrs(ctx)
-	if err != nil {
-		return nil, err
+	// A proxy without UDP is of no use, whatever comes of the keys: it is asked
+	// for both at the same time.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	carries := make(chan error, 1)
+	go func() {
+		via, err := o.associate(ctx)
+		if err == nil {
+			via.control.Close()
+		} else {
+			cancel()
+		}
+		carries <- err
+	}()
+	s, err := o.exchangeKeys(ctx)
+	if noUDP := <-carries; noUDP != nil {
+		return nil, noUDP
 	}
-	raw, err := dialTCP(ctx, addrs, o.Port)
+	return s, err
+}
+
+func (o *Options) exchangeKeys(ctx context.Context) (*Session, error) {
+	raw, peer, err := o.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +69,11 @@ func KeyExchange(ctx context.Context, o *Options) (*Session, error) {
 	if err := s.keep(conn, answer); err != nil {
 		return nil, err
 	}
-	peer := raw.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	s.KEAddr = peer
-	s.Servers, err = o.ntpServers(ctx, answer, peer)
-	return s, err
+	if err := o.locate(ctx, s, answer); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // handshake ends with a TLS 1.3 connection to the right server, and puts its
@@ -215,23 +234,42 @@ func (s *Session) keep(conn *tls.Conn, answer *keAnswer) error {
 	return nil
 }
 
-// ntpServers is where to send requests: where the answer says, else to the
+// locate says where to send requests: where the answer says, else to the
 // address that the key exchange went to (§4.1.7).
-func (o *Options) ntpServers(ctx context.Context, answer *keAnswer, peer netip.Addr) ([]netip.AddrPort, error) {
-	addrs := []netip.Addr{peer}
-	if answer.server != "" && !strings.EqualFold(answer.server, strings.TrimSuffix(o.Host, ".")) {
-		host := answer.server
-		if _, err := netip.ParseAddr(host); err != nil {
+func (o *Options) locate(ctx context.Context, s *Session, answer *keAnswer) error {
+	addrs, host := []netip.Addr{s.KEAddr}, strings.TrimSuffix(o.Host, ".")
+	elsewhere := answer.server != "" && !strings.EqualFold(answer.server, host)
+	if elsewhere {
+		host = answer.server
+	}
+	switch {
+	case !elsewhere && s.KEAddr.IsValid():
+	case o.Proxy != nil && !isAddr(host):
+		s.Host, s.Port = host, answer.port // for the proxy to look up
+		return nil
+	default:
+		if !isAddr(host) {
 			host += "." // absolute: no search list (§4.1.7)
 		}
 		var err error
 		if addrs, err = o.lookup(ctx, host); err != nil {
-			return nil, fail(StageDNS, CodeOf(err), "the NTP server that the key exchange names: %w", err)
+			return fail(stageOf(err), CodeOf(err), "the NTP server that the key exchange names: %w", err)
 		}
 	}
-	var servers []netip.AddrPort
 	for _, addr := range addrs {
-		servers = append(servers, netip.AddrPortFrom(addr, answer.port))
+		s.Servers = append(s.Servers, netip.AddrPortFrom(addr, answer.port))
 	}
-	return servers, nil
+	return nil
+}
+
+func isAddr(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// stageOf is the stage of the Error in err's chain.
+func stageOf(err error) Stage {
+	var e *Error
+	errors.As(err, &e)
+	return e.Stage
 }

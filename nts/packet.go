@@ -33,10 +33,16 @@ type request struct {
 	nonce    [16]byte // as far as the AEAD has it
 }
 
-// newRequest builds a packet with one cookie and up to placeholders more of
-// its length (RFC 8915 §5.7). Nothing in it tells of this machine: the
-// transmit timestamp is random, other fields are fixed (§9.1).
+// newRequest is newRequestWithin the usual limit.
 func newRequest(aead cipher.AEAD, nonceLen int, cookie []byte, placeholders int) *request {
+	return newRequestWithin(maxRequest, aead, nonceLen, cookie, placeholders)
+}
+
+// newRequestWithin builds a packet with one cookie and up to placeholders more
+// of its length (RFC 8915 §5.7), as far as it has room for them. Nothing in it
+// tells of this machine: the transmit timestamp is random, other fields are
+// fixed (§9.1).
+func newRequestWithin(room int, aead cipher.AEAD, nonceLen int, cookie []byte, placeholders int) *request {
 	r := new(request)
 	nonce := r.nonce[:nonceLen]
 	rand.Read(r.uid[:]) // never fails
@@ -45,7 +51,7 @@ func newRequest(aead cipher.AEAD, nonceLen int, cookie []byte, placeholders int)
 
 	slot := 4 + max(pad(len(cookie)), minField-4)
 	size := headerLen + 4 + uidLen + slot + 8 + pad(nonceLen) + tagLen
-	placeholders = max(0, min(placeholders, maxJar-1, (maxRequest-size)/slot))
+	placeholders = max(0, min(placeholders, maxJar-1, (room-size)/slot))
 	b := make([]byte, headerLen, size+placeholders*slot)
 	b[0] = 4<<3 | 3 // leap 0, version 4, client
 	b[3] = 0x20     // precision as data minimization proposes
@@ -194,9 +200,11 @@ func read(raw, inner []byte) (*answer, error) {
 }
 
 // kissCode is the four letters of a packet of stratum 0 (RFC 5905 §7.4), or
-// nothing: only what can be printed is one.
+// nothing: only what can be printed is one. NTPsec says INIT and STEP while it
+// does not know the time: that refuses nothing.
 func kissCode(raw []byte) string {
-	if raw[1] != 0 {
+	code := string(raw[12:16])
+	if raw[1] != 0 || code == "INIT" || code == "STEP" {
 		return ""
 	}
 	for _, c := range raw[12:16] {
@@ -204,7 +212,7 @@ func kissCode(raw []byte) string {
 			return ""
 		}
 	}
-	return string(raw[12:16])
+	return code
 }
 
 // shortDuration reads 16.16 fixed-point seconds.

@@ -43,7 +43,24 @@ type Session struct {
 }
 
 // Ready tells whether a request can be sent.
-func (s *Session) Ready() bool { return len(s.Cookies) > 0 && len(s.Servers) > 0 }
+func (s *Session) Ready() bool { return len(s.Cookies) > 0 && (len(s.Servers) > 0 || s.Host != "") }
+
+// server is where the next request goes, which is not valid where only the
+// proxy knows it.
+func (s *Session) server() netip.AddrPort {
+	if len(s.Servers) == 0 {
+		return netip.AddrPort{}
+	}
+	return s.Servers[0]
+}
+
+// target is the same for the proxy, and for people.
+func (s *Session) target() (host string, port uint16) {
+	if at := s.server(); at.IsValid() {
+		return at.Addr().String(), at.Port()
+	}
+	return s.Host, s.Port
+}
 
 // take takes a cookie out of the jar, for good.
 func (s *Session) take() []byte {
@@ -97,5 +114,8 @@ func (s *Session) answered(size int, cookies [][]byte) {
 // the next address.
 func (s *Session) lost() {
 	s.Placeholders = 0
+	if len(s.Servers) == 0 {
+		return
+	}
 	s.Servers = append(s.Servers[1:len(s.Servers):len(s.Servers)], s.Servers[0])
 }

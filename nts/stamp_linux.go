@@ -14,6 +14,7 @@ import (
 // packets.
 type exchange struct {
 	conn     *net.UDPConn
+	via      *association // the proxy's end of it; nil: none
 	raw      syscall.RawConn
 	buf      [2048]byte // longer than any answer; what is cut off does not authenticate
 	oob      [128]byte

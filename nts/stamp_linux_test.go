@@ -148,7 +148,7 @@ func TestStampOptions(t *testing.T) {
 				t.Fatal(err)
 			}
 			conn.SetReadDeadline(before.Add(10 * time.Second))
-			a, err := x.await(enough(t), session, req)
+			a, err := x.await(session, req)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 // exchange is one socket with one request. Only Linux stamps its packets.
 type exchange struct {
 	conn     *net.UDPConn
+	via      *association // the proxy's end of it; nil: none
 	buf      [2048]byte
 	received time.Time
 }

@@ -1,0 +1,133 @@
+package nts
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// association is one for UDP at a proxy (RFC 1928 §7). It lives as long as the
+// connection that it was asked for over. A nil one is none: packets go out as
+// they are.
+type association struct {
+	control net.Conn
+	at      netip.AddrPort // where the proxy takes our packets
+	head    []byte         // before each of them
+	target  netip.AddrPort // where answers come from; not valid: any, as only a name is known
+	ended   atomic.Bool
+}
+
+// associate asks the proxy for a new association, so that each request has new
+// ports at both ends (RFC 9109).
+func (r *Route) associate(ctx context.Context) (*association, error) {
+	// We may be seen from elsewhere than here, so that we name no source.
+	control, at, err := r.command(ctx, commandAssociate, "0.0.0.0", 0)
+	if err != nil {
+		return nil, err
+	}
+	if at.Addr().IsUnspecified() { // it means where it is itself
+		at = netip.AddrPortFrom(addrOf(control.RemoteAddr()), at.Port())
+	}
+	if !usableAddr(at.Addr()) || at.Port() == 0 {
+		control.Close()
+		return nil, proxyFailed("the proxy names no address to send UDP to")
+	}
+	return &association{control: control, at: at}, nil
+}
+
+// socket makes the socket for one request: new, and so with a new random port
+// (RFC 9109). It is connected, so that it hears only whom it is for.
+func (s *Session) socket(ctx context.Context, route *Route) (*exchange, error) {
+	if route.Proxy == nil && len(s.Servers) == 0 {
+		return nil, fail(StageInternal, Internal, "this session is of a proxy")
+	}
+	if route.Proxy == nil {
+		conn, err := route.dialUDP(s.Servers[0])
+		if err != nil {
+			return nil, err
+		}
+		return newExchange(conn), nil
+	}
+	via, err := route.associate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host, port := s.target()
+	via.target, via.head = s.server(), appendTarget([]byte{0, 0, 0}, host, port)
+	near := route.near()
+	conn, err := near.dialUDP(via.at)
+	if err != nil {
+		via.control.Close()
+		return nil, err
+	}
+	x := newExchange(conn)
+	x.via = via
+	go via.watch(conn)
+	return x, nil
+}
+
+// watch ends the waiting for an answer when the association has ended. A proxy
+// has nothing to say on its connection: what it says is as good as its end.
+func (r *association) watch(conn *net.UDPConn) {
+	r.control.Read(make([]byte, 1))
+	r.ended.Store(true)
+	conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// over is why nothing comes any more, or is to be sent.
+func (r *association) over() error {
+	if r == nil || !r.ended.Load() {
+		return nil
+	}
+	return proxyFailed("the proxy ended the association for UDP").
+		hint("is it running? nothing was sent another way")
+}
+
+// overhead is what each packet is longer by.
+func (r *association) overhead() int {
+	if r == nil {
+		return 0
+	}
+	return len(r.head)
+}
+
+// unwrap takes the head off a packet. Fragments are dropped, as RFC 1928 §7
+// allows, and so is what does not come from where the request went.
+func (r *association) unwrap(b []byte) (raw []byte, ok bool) {
+	if r == nil {
+		return b, true
+	}
+	if len(b) < 3 || b[2] != 0 {
+		return nil, false
+	}
+	rest := bytes.NewReader(b[3:])
+	from, err := readAddr(rest)
+	if err != nil || r.target.IsValid() && from != r.target {
+		return nil, false
+	}
+	return b[len(b)-rest.Len():], true
+}
+
+// write sends a request.
+func (x *exchange) write(raw []byte) error {
+	if err := x.via.over(); err != nil {
+		return err
+	}
+	if x.via != nil {
+		raw = append(x.via.head[:len(x.via.head):len(x.via.head)], raw...)
+	}
+	if _, err := x.conn.Write(raw); err != nil {
+		return noSocket(StageExchange, err)
+	}
+	return nil
+}
+
+func (x *exchange) close() {
+	x.conn.Close()
+	if x.via != nil {
+		x.via.control.Close() // which ends the association
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package nts
+
+import "errors"
+
+func bindToInterface(uintptr, string) error { return errors.ErrUnsupported }
