@@ -73,6 +73,9 @@ func (s *Session) exchange(ctx context.Context, route *Route) (*Sample, error) {
 	cookie := s.take()
 	room := maxRequest - x.via.overhead()
 	req := newRequestWithin(room, s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
+	if route.Proxy == nil { // which would be before the header that we know
+		heed(x.conn, req.transmit)
+	}
 	before := Now()
 	if err := x.write(req.raw); err != nil {
 		s.lost()
@@ -134,7 +137,7 @@ func (x *exchange) await(s *Session, req *request) (*answer, error) {
 			if k == "NTSN" && s.Other != nil {
 				return nil, nak() // there are other keys to try at once
 			}
-		default:
+		case req.answeredBy(raw):
 			forged++
 		}
 	}

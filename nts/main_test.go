@@ -8,8 +8,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -36,10 +34,12 @@ func TestMain(m *testing.M) {
 	if flag.Lookup("test.fuzz").Value.String() == "" {
 		flag.Set("test.parallel", "32") // these tests wait more than they compute
 	}
-	if err := resolveHere(); err != nil {
+	names, err := ntstest.ServeNames()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	ntstest.AskNames(names)
 	code := m.Run()
 	if code == 0 && wholeRun() {
 		if err := everyCode(); err != nil {
@@ -114,73 +114,6 @@ func wantError(t *testing.T, err error, stage Stage, code Code, part string) {
 	if strings.HasSuffix(e.Error(), ".") || strings.HasSuffix(e.Hint, ".") {
 		t.Errorf("ends with a full stop: %v; %s", e, e.Hint)
 	}
-}
-
-// zone is all that the tests' resolver knows. The name "silent.test." gets no
-// answer, "broken.test." a failure, others do not exist.
-var zone = map[string][]string{
-	"one.test.":  {"127.0.0.1"},
-	"two.test.":  {"127.0.0.1", "127.0.0.2"},
-	"both.test.": {"127.0.0.1", "::1", "127.0.0.2"},
-	"none.test.": {"0.0.0.0", "224.0.0.1"},
-}
-
-// resolveHere makes this process ask a resolver of its own, so that no test
-// depends on the network.
-func resolveHere() error {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	net.DefaultResolver = &net.Resolver{
-		PreferGo: true,
-		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
-		},
-	}
-	go func() {
-		buf := make([]byte, 512)
-		for {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			if answer := resolve(buf[:n]); answer != nil {
-				conn.WriteTo(answer, from)
-			}
-		}
-	}()
-	return nil
-}
-
-// resolve answers a question of RFC 1035 §4.1.
-func resolve(query []byte) []byte {
-	name, at := "", 12
-	for query[at] != 0 {
-		end := at + 1 + int(query[at])
-		name, at = name+string(query[at+1:end])+".", end
-	}
-	addrs, known := zone[name]
-	rcode := byte(0)
-	switch {
-	case name == "silent.test.":
-		return nil
-	case name == "broken.test.":
-		rcode = 2
-	case !known:
-		rcode = 3
-	}
-	b := append([]byte{query[0], query[1], 0x81, 0x80 | rcode, 0, 1, 0, 0, 0, 0, 0, 0}, query[12:at+5]...)
-	kind := query[at+2]
-	for _, addr := range addrs {
-		raw := netip.MustParseAddr(addr).AsSlice()
-		if (len(raw) == 4) == (kind == 1) {
-			b = append(b, 0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, byte(len(raw)))
-			b = append(b, raw...)
-			b[7]++
-		}
-	}
-	return b
 }
 
 // skip skips a test, but not where all must run.

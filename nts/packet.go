@@ -110,10 +110,22 @@ var (
 	errForged  = errors.New("the answer does not authenticate")
 )
 
+// The first octet of an answer: version 4, mode 4 (server), any leap.
+const (
+	versionAndMode = 0x3f
+	answerByte     = 4<<3 | 4
+)
+
+// answeredBy tells whether raw says that it answers r. Who has not seen r cannot
+// say so.
+func (r *request) answeredBy(raw []byte) bool {
+	return len(raw) >= headerLen && raw[0]&versionAndMode == answerByte && bytes.Equal(raw[24:32], r.transmit[:])
+}
+
 // openAnswer authenticates raw as the answer to r (RFC 8915 §5.7). The error
 // is errForeign, errForged or a kiss. Raw is overwritten.
 func openAnswer(raw []byte, r *request, aead cipher.AEAD) (*answer, error) {
-	if len(raw) < headerLen || raw[0]>>3&7 != 4 || raw[0]&7 != 4 || !bytes.Equal(raw[24:32], r.transmit[:]) {
+	if !r.answeredBy(raw) {
 		return nil, errForeign
 	}
 	at, uids := headerLen, 0

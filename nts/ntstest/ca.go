@@ -24,31 +24,36 @@ type CA struct {
 // NewCA makes a root. It is valid from 1960 to 2200, so that any date of a
 // server's certificate lies within.
 func NewCA(name string) (*CA, error) {
-	return (*CA)(nil).authority(name, time.Time{}, time.Time{})
+	return (*CA)(nil).authority(name, time.Time{}, time.Time{}, nil)
 }
 
 // Intermediate makes an authority below ca; servers with it present the chain
 // of leaf and intermediates. Zero dates are those of NewCA.
 func (ca *CA) Intermediate(name string, notBefore, notAfter time.Time) (*CA, error) {
-	return ca.authority(name, notBefore, notAfter)
+	return ca.authority(name, notBefore, notAfter, nil)
 }
 
 // authority makes one that ca signs, or that signs itself where ca is nil.
-func (ca *CA) authority(name string, notBefore, notAfter time.Time) (*CA, error) {
+// edit, unless nil, changes the template.
+func (ca *CA) authority(name string, notBefore, notAfter time.Time, edit func(*x509.Certificate)) (*CA, error) {
 	if notBefore.IsZero() {
 		notBefore = time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
 	if notAfter.IsZero() {
 		notAfter = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
-	der, key, err := ca.sign(&x509.Certificate{
+	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             notBefore,
 		NotAfter:              notAfter,
 		KeyUsage:              x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-	})
+	}
+	if edit != nil {
+		edit(template)
+	}
+	der, key, err := ca.sign(template)
 	if err != nil {
 		return nil, fmt.Errorf("making authority %q: %w", name, err)
 	}

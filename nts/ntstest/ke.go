@@ -104,6 +104,9 @@ func (s *Server) exchangeKeys(raw net.Conn) {
 	if o.RawConn != nil && o.RawConn(raw) {
 		return
 	}
+	if o.Wrap != nil {
+		raw = o.Wrap(raw)
+	}
 	config := &tls.Config{
 		Certificates:           []tls.Certificate{*o.Certificate},
 		MinVersion:             tls.VersionTLS13,
@@ -239,6 +242,10 @@ func (s *Server) answerKE(conn *tls.Conn, request []Record, o Options) {
 	}
 	if ok {
 		s.count(func(stats *Stats) { stats.KeyExchanges++ })
+	}
+	if o.KEWrite != nil {
+		o.KEWrite(conn, b)
+		return
 	}
 	conn.Write(b)
 }

@@ -57,7 +57,7 @@ func (s *Server) serveRequest(n int, datagram []byte, from netip.AddrPort, recei
 		answers = o.Answer(datagram, answer)
 	}
 	for _, b := range answers {
-		s.ntp.WriteToUDPAddrPort(b, from)
+		s.from.WriteToUDPAddrPort(b, from)
 	}
 }
 
@@ -78,7 +78,7 @@ func (s *Server) remember(datagram []byte, r *request) {
 // answer makes the answer to a well-formed request, or nil.
 func (s *Server) answer(datagram []byte, r *request, received time.Time, o Options) []byte {
 	p := o.packet(datagram, r.uid, received)
-	aead, k := s.open(r)
+	aead, k := s.open(r, &o)
 	if aead == nil || o.Kiss == "NTSN" {
 		s.count(func(stats *Stats) { stats.NAKs++ })
 		p.kiss("NTSN")
@@ -109,7 +109,7 @@ func (s *Server) answer(datagram []byte, r *request, received time.Time, o Optio
 
 // open authenticates a request, and gives the AEAD that seals its answer. It is
 // nil where the client is due a NAK (RFC 8915 §5.7).
-func (s *Server) open(r *request) (cipher.AEAD, keys) {
+func (s *Server) open(r *request, o *Options) (cipher.AEAD, keys) {
 	k, err := s.openCookie(r.cookie)
 	if err != nil {
 		return nil, k // from before Rekey: not the client's fault
@@ -132,7 +132,11 @@ func (s *Server) open(r *request) (cipher.AEAD, keys) {
 		s.bad("request: %d octets encrypted", len(plain))
 		return nil, k
 	}
-	s2c, err := newAEAD(k.aead, k.s2c)
+	key := k.s2c
+	if o.Key != nil {
+		key = o.Key(k.c2s, k.s2c)
+	}
+	s2c, err := newAEAD(k.aead, key)
 	if err != nil {
 		s.bad("request: %v", err)
 		return nil, k

@@ -65,6 +65,7 @@ type Packet struct {
 
 	Fields    []Field // in clear, before the authenticator
 	Encrypted []Field // inside it
+	Inner     []byte  // inside it in place of these, unless nil
 	After     []Field // behind it: nobody vouches for these
 	Nonce     []byte
 }
@@ -84,7 +85,11 @@ func (p *Packet) encode() []byte {
 // seal writes the packet with its authenticator (RFC 8915 §5.6).
 func (p *Packet) seal(aead cipher.AEAD) []byte {
 	b := p.encode()
-	sealed := aead.Seal(nil, p.Nonce, appendFields(nil, p.Encrypted), b)
+	inner := p.Inner
+	if inner == nil {
+		inner = appendFields(nil, p.Encrypted)
+	}
+	sealed := aead.Seal(nil, p.Nonce, inner, b)
 	body := binary.BigEndian.AppendUint16(nil, uint16(len(p.Nonce)))
 	body = binary.BigEndian.AppendUint16(body, uint16(len(sealed)))
 	body = append(body, p.Nonce...)

@@ -44,10 +44,14 @@ type Options struct {
 	CookieLength int      // in octets; default and least 100 for AEAD 15, 68 for AEAD 30
 
 	RawConn func(net.Conn) bool                   // takes a connection over before TLS; false: go on
+	Wrap    func(net.Conn) net.Conn               // changes what goes through below TLS
 	KE      func([]Record) []Record               // edits the records of the answer
 	KERaw   func(*tls.Conn, []Record) bool        // takes over after the request; false: go on
+	KEWrite func(*tls.Conn, []byte)               // sends the answer
 	Seal    func(*Packet)                         // edits an answer before it is sealed
 	Answer  func(request, answer []byte) [][]byte // what is sent instead of an answer
+	Key     func(c2s, s2c []byte) []byte          // what seals answers in place of s2c
+	From    string                                // host:port that answers come from, where it is not the one asked
 
 	// Kiss is sent instead of each answer: "NTSN" without authentication, all
 	// others with it, as NTPsec does. With KissBare they carry the Unique
@@ -77,6 +81,7 @@ type Stats struct {
 type Server struct {
 	ke     net.Listener
 	ntp    *net.UDPConn
+	from   *net.UDPConn // that answers
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -110,6 +115,13 @@ func Start(o Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("listening for NTP: %w", err), s.ke.Close())
 	}
 	s.ntp = packets.(*net.UDPConn)
+	s.from = s.ntp
+	if o.From != "" {
+		if packets, err = net.ListenPacket("udp", o.From); err != nil {
+			return nil, errors.Join(fmt.Errorf("listening to answer: %w", err), s.ke.Close(), s.ntp.Close())
+		}
+		s.from = packets.(*net.UDPConn)
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.serveKE)
 	s.wg.Go(s.serveNTP)
@@ -171,6 +183,9 @@ func (s *Server) CA() *CA { return s.get().CA }
 func (s *Server) Close() error {
 	s.cancel()
 	err := errors.Join(s.ke.Close(), s.ntp.Close())
+	if s.from != s.ntp {
+		err = errors.Join(err, s.from.Close())
+	}
 	s.mu.Lock()
 	for conn := range s.conns {
 		conn.Close()
