@@ -300,6 +300,8 @@ func TestKissCodes(t *testing.T) {
 		{"NAK", 0, "NTSN", nil, kiss("NTSN")},
 		{"RATE", 0, "RATE", nil, kiss("RATE")},
 		{"unknown", 0, "XYZA", nil, kiss("XYZA")},
+		{"server not synchronized yet", 0, "INIT", nil, errForged},
+		{"server not synchronized again", 0, "STEP", nil, errForged},
 		{"stratum 1", 1, "NTSN", nil, errForged},
 		{"not to be printed", 0, "\x1b[1m", nil, errForged},
 		{"small letters", 0, "rate", nil, errForged},
