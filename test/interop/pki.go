@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -21,7 +22,7 @@ type Authority struct {
 	File string // its certificate, PEM
 
 	cert  *x509.Certificate
-	key   *ecdsa.PrivateKey
+	key   crypto.Signer
 	above *Authority // nil for a root
 	dir   string
 }
@@ -34,20 +35,23 @@ type Identity struct {
 	NotAfter  time.Time
 }
 
+// Edit changes a certificate before it is signed.
+type Edit func(*x509.Certificate)
+
 // NewAuthority makes a root CA, or one below another. It is three years old,
 // as real ones are: no server certificate is older than its issuer.
-func NewAuthority(t T, name string, above *Authority) *Authority {
+func NewAuthority(t T, name string, above *Authority, edits ...Edit) *Authority {
 	t.Helper()
-	a := &Authority{above: above, dir: t.TempDir()}
+	a := &Authority{above: above, key: newKey(t), dir: t.TempDir()}
 	a.File = filepath.Join(a.dir, "ca.pem")
-	a.cert, a.key = sign(t, &x509.Certificate{
+	a.cert = sign(t, &x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             time.Now().AddDate(-3, 0, 0),
 		NotAfter:              time.Now().AddDate(3, 0, 0),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
-	}, above)
+	}, a.key, above, edits)
 	writePEM(t, a.File, "CERTIFICATE", a.cert.Raw)
 	return a
 }
@@ -56,8 +60,15 @@ func NewAuthority(t T, name string, above *Authority) *Authority {
 // valid from and for the days given.
 func (a *Authority) Issue(t T, name string, fromDay, days int) Identity {
 	t.Helper()
+	return a.IssueFor(t, newKey(t), name, fromDay, days)
+}
+
+// IssueFor does the same for a key of any kind. An authority that is nil has
+// the certificate signed by its own key.
+func (a *Authority) IssueFor(t T, key crypto.Signer, name string, fromDay, days int, edits ...Edit) Identity {
+	t.Helper()
 	from := time.Now().AddDate(0, 0, fromDay).UTC().Truncate(time.Second)
-	cert, key := sign(t, &x509.Certificate{
+	cert := sign(t, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		DNSNames:    []string{name},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
@@ -65,12 +76,11 @@ func (a *Authority) Issue(t T, name string, fromDay, days int) Identity {
 		NotAfter:    from.AddDate(0, 0, days),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, a)
-	dir, err := os.MkdirTemp(a.dir, "leaf")
-	check(t, err)
+	}, key, a, edits)
+	dir := t.TempDir()
 	id := Identity{filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem"), cert.NotBefore, cert.NotAfter}
 	chain := [][]byte{cert.Raw}
-	for above := a; above.above != nil; above = above.above {
+	for above := a; above != nil && above.above != nil; above = above.above {
 		chain = append(chain, above.cert.Raw)
 	}
 	writePEM(t, id.Chain, "CERTIFICATE", chain...)
@@ -80,23 +90,32 @@ func (a *Authority) Issue(t T, name string, fromDay, days int) Identity {
 	return id
 }
 
-// sign makes a key and has the certificate for it signed by the authority, or
-// by itself where that is nil.
-func sign(t T, template *x509.Certificate, by *Authority) (*x509.Certificate, *ecdsa.PrivateKey) {
+func newKey(t T) crypto.Signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(t, err)
+	return key
+}
+
+// sign has the certificate for a key signed by the authority, or by itself
+// where that is nil.
+func sign(t T, template *x509.Certificate, key crypto.Signer, by *Authority, edits []Edit) *x509.Certificate {
+	t.Helper()
+	var err error
 	template.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<62))
 	check(t, err)
+	for _, edit := range edits {
+		edit(template)
+	}
 	parent, signer := template, key
 	if by != nil {
 		parent, signer = by.cert, by.key
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	check(t, err)
 	cert, err := x509.ParseCertificate(der)
 	check(t, err)
-	return cert, key
+	return cert
 }
 
 func writePEM(t T, file, kind string, blocks ...[]byte) {

@@ -35,8 +35,10 @@ type Server struct {
 	Identity Identity
 	Listen   []string // addresses; default: the loopback's
 	Lie      string   // libfaketime's offset, e.g. "+0.5s"
-	Extra    string   // more lines of its configuration
-	KE, NTP  int      // ports; chosen by the first Start and kept by the next
+	Extra    string   // more lines of its configuration; of ntpd-rs for key exchange, and what follows it
+	Serving  string   // more lines of ntpd-rs for NTP
+	Lost     bool     // it does not know the time, and says so
+	KE, NTP  int      // ports; where 0, chosen by the first Start and kept by the next
 
 	dir     string
 	process *exec.Cmd
@@ -105,6 +107,9 @@ func (s *Server) Start(t T) {
 // Stop ends the server; Start starts it again, with new keys for its cookies.
 func (s *Server) Stop() { end(s.process) }
 
+// CookieKeys is the file in which NTPsec keeps the keys of its cookies.
+func (s *Server) CookieKeys() string { return filepath.Join(s.dir, "nts-keys") }
+
 // Log is the file with what the server says.
 func (s *Server) Log() string { return filepath.Join(s.dir, "log") }
 
@@ -131,32 +136,44 @@ func (s *Server) choosePorts(t T) {
 	udp, err := net.ListenPacket("udp", join(s.Listen[0], 0))
 	check(t, err)
 	defer udp.Close()
-	s.KE, s.NTP = tcp.Addr().(*net.TCPAddr).Port, udp.LocalAddr().(*net.UDPAddr).Port
+	s.KE = tcp.Addr().(*net.TCPAddr).Port
+	if s.NTP == 0 {
+		s.NTP = udp.LocalAddr().(*net.UDPAddr).Port
+	}
 }
 
 func (s *Server) configuration() string {
 	switch s.Kind {
-	case NTPsec: // orphan mode serves the time without setting it
+	case NTPsec:
+		orphan := "tos orphan 1 orphanwait 1" // serves the time without setting it
+		if s.Lost {
+			orphan = ""
+		}
 		return fmt.Sprintf(`disable ntp kernel
-tos orphan 1 orphanwait 1
+%s
 nts enable
 nts cert %s
 nts key %s
 nts cookie %s
 %s
-`, s.Identity.Chain, s.Identity.Key, filepath.Join(s.dir, "nts-keys"), s.Extra)
+`, orphan, s.Identity.Chain, s.Identity.Key, s.CookieKeys(), s.Extra)
 	case NTPdRS:
-		text := "[synchronization]\nlocal-stratum = 1\n"
+		stratum := 1
+		if s.Lost {
+			stratum = 16
+		}
+		text := fmt.Sprintf("[synchronization]\nlocal-stratum = %d\n", stratum)
 		for _, ip := range s.Listen {
 			text += fmt.Sprintf(`[[server]]
 listen = %q
+%s
 [[nts-ke-server]]
 listen = %q
 certificate-chain-path = %q
 private-key-path = %q
 ntp-port = %d
 %s
-`, join(ip, s.NTP), join(ip, s.KE), s.Identity.Chain, s.Identity.Key, s.NTP, s.Extra)
+`, join(ip, s.NTP), s.Serving, join(ip, s.KE), s.Identity.Chain, s.Identity.Key, s.NTP, s.Extra)
 		}
 		return text
 	}
@@ -164,7 +181,11 @@ ntp-port = %d
 	if err != nil {
 		me = &user.User{Username: "root"}
 	}
-	return fmt.Sprintf(`local stratum 1
+	local := "local stratum 1"
+	if s.Lost {
+		local = ""
+	}
+	return fmt.Sprintf(`%s
 allow all
 bindaddress %s
 port %d
@@ -177,39 +198,40 @@ pidfile %s
 user %s
 clientloglimit 16777216
 %s
-`, strings.Join(s.Listen, "\nbindaddress "), s.NTP, s.KE, s.Identity.Chain, s.Identity.Key,
+`, local, strings.Join(s.Listen, "\nbindaddress "), s.NTP, s.KE, s.Identity.Chain, s.Identity.Key,
 		filepath.Join(s.dir, "cmd", "sock"), filepath.Join(s.dir, "pid"), me.Username, s.Extra)
 }
 
 func join(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
 
 // ready waits until the server takes key exchanges and says that its time is
-// good.
+// good, or that it has none. It asks from another address each time, so that
+// nothing is counted against the client where a server limits the rate.
 func (s *Server) ready(limit time.Duration) error {
 	var err error
-	var tries uint16
+	var try uint16
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		try++
+		var from net.IP
+		if strings.HasPrefix(s.Listen[0], "127.") {
+			from = net.IPv4(127, 9, byte(try>>8), byte(try))
+		}
 		var tcp net.Conn
-		if tcp, err = net.Dial("tcp", join(s.Listen[0], s.KE)); err != nil {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
+		if tcp, err = dialer.Dial("tcp", join(s.Listen[0], s.KE)); err != nil {
 			continue
 		}
 		tcp.Close()
-		tries++
-		if err = s.synchronized(tries); err == nil {
+		if err = s.synchronized(from); err == nil {
 			return nil
 		}
 	}
 	return fmt.Errorf("not ready after %v: %w", limit, err)
 }
 
-// synchronized asks with plain NTP, each time from another address, so that
-// nothing is counted against the client where a server limits the rate.
-func (s *Server) synchronized(try uint16) error {
-	var from *net.UDPAddr
-	if s.Listen[0] == "127.0.0.1" {
-		from = &net.UDPAddr{IP: net.IPv4(127, 9, byte(try>>8), byte(try))}
-	}
-	udp, err := net.DialUDP("udp", from, &net.UDPAddr{IP: net.ParseIP(s.Listen[0]), Port: s.NTP})
+// synchronized asks with plain NTP.
+func (s *Server) synchronized(from net.IP) error {
+	udp, err := net.DialUDP("udp", &net.UDPAddr{IP: from}, &net.UDPAddr{IP: net.ParseIP(s.Listen[0]), Port: s.NTP})
 	if err != nil {
 		return err
 	}
@@ -225,15 +247,20 @@ func (s *Server) synchronized(try uint16) error {
 	if _, err := udp.Read(packet); err != nil {
 		return err
 	}
-	if leap, stratum := packet[0]>>6, packet[1]; leap == 3 || stratum < 1 || stratum > 15 {
+	if leap, stratum := packet[0]>>6, packet[1]; s.Lost != (leap == 3 || stratum < 1 || stratum > 15) {
 		return fmt.Errorf("leap %d, stratum %d", leap, stratum)
 	}
 	return nil
 }
 
-// KeyExchanges is how many of them the server has served since its start, as
-// its own tool counts them (chrony only).
+// KeyExchanges is how many of them the server has served since its start.
 func (s *Server) KeyExchanges(t T) int {
+	t.Helper()
+	return s.Count(t, "NTS-KE connections accepted")
+}
+
+// Count is a number of chrony's serverstats, as its own tool tells it.
+func (s *Server) Count(t T, name string) int {
 	t.Helper()
 	cache, err := Cache()
 	check(t, err)
@@ -243,12 +270,12 @@ func (s *Server) KeyExchanges(t T) int {
 		t.Fatalf("%s: %v\n%s", tool, err, out)
 	}
 	for line := range strings.Lines(string(out)) {
-		if rest, ok := strings.CutPrefix(line, "NTS-KE connections accepted:"); ok {
-			n, err := strconv.Atoi(strings.TrimSpace(rest))
+		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == name {
+			n, err := strconv.Atoi(strings.TrimSpace(value))
 			check(t, err)
 			return n
 		}
 	}
-	t.Fatalf("%s: no count of key exchanges in\n%s", tool, out)
+	t.Fatalf("%s: no %s in\n%s", tool, name, out)
 	return 0
 }
