@@ -197,7 +197,7 @@ func (l *Loop) Round(now Situation, measured []Measured) Orders {
 		l.goOn(now.Raw)
 		o.Before = l.estimate(now.Moment)
 		o.Poll = l.missed(&l.cfg)
-		if l.absurd > 0 {
+		if o.Err == errAbsurd {
 			o.Poll = min(startInterval, l.cfg.MinPoll)
 		}
 	} else {

@@ -61,15 +61,11 @@ func (s *schedule) adapt(cfg *LoopConfig, b *bank, usual float64, surprised bool
 }
 
 // missed is the interval after a round without an agreement: as before, or,
-// when nothing was heard yet, ever longer up to the ordinary one.
+// as long as that is not an ordinary one, ever longer up to the shortest of
+// these: what is missing may be missing for days.
 func (s *schedule) missed(cfg *LoopConfig) time.Duration {
-	switch {
-	case s.polls > 0 && s.polls < startPolls: // not in bursts
-		return min(2*startInterval, cfg.MinPoll)
-	case s.interval == 0:
-		s.interval = min(startInterval, cfg.MinPoll)
-	case s.polls == 0:
-		s.interval = min(2*s.interval, cfg.MinPoll)
+	if s.interval < cfg.MinPoll {
+		s.interval = min(max(2*s.interval, startInterval), cfg.MinPoll)
 	}
 	return s.interval
 }
