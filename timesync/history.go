@@ -1,6 +1,7 @@
 package timesync
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -71,6 +72,28 @@ func (s *source) eased() {
 	}
 }
 
+// rest is what goes on of that in the next process.
+func (s *source) rest(now time.Time) *Rest {
+	left := max(time.Until(s.restsTo), 0)
+	if left == 0 && s.pace == 0 {
+		return nil
+	}
+	return &Rest{
+		Since: now.Round(0), Wait: left, Pace: s.pace, Calm: s.calm,
+		Kiss: s.kiss.Kiss, Message: s.kiss.Err.Error(),
+	}
+}
+
+// resume goes on with what the last process left of it.
+func (s *source) resume(now time.Time) {
+	r := s.state.Rest
+	if r == nil {
+		return
+	}
+	s.pace, s.calm, s.restsTo = r.Pace, r.Calm, now.Add(remaining(r.Since, r.Wait, now))
+	s.kiss = &nts.Error{Stage: nts.StageExchange, Code: nts.ExchangeKiss, Kiss: r.Kiss, Err: errors.New(r.Message)}
+}
+
 // note remembers what a round brought. Agreed is the time agreed on, or zero.
 func (m *measurement) note(agreed time.Time, online bool) {
 	if m.waiting {
@@ -82,7 +105,6 @@ func (m *measurement) note(agreed time.Time, online bool) {
 	case m.sample != nil:
 		mark = "1"
 		h.missed, h.answered = 0, m.sample.At
-		m.eased()
 	case nts.CodeOf(m.err) == nts.ExchangeKiss: // it is there
 		h.missed = 0
 	default:

@@ -49,6 +49,7 @@ func (c *Client) adopt(store *Store) {
 	for _, s := range c.sources {
 		if saved := c.saved.Servers[s.Name]; saved != nil && saved.Binding == s.Binding {
 			s.state = saved
+			s.resume(time.Now())
 			if !c.first && s.expired(time.Now()) {
 				saved.dropSession()
 			}
@@ -83,24 +84,32 @@ func (r *round) online() bool {
 }
 
 // settle keeps in memory what the round taught: agreed times of key
-// exchanges, dated chains, and, if it was not interrupted, back-offs.
-func (c *Client) settle(r *round, whole bool) {
+// exchanges, dated chains, and, of what was not broken off, back-offs.
+func (c *Client) settle(r *round) {
 	now, agreed := r.now, r.err == nil && !r.decision.Refused
 	if agreed {
 		now = now.Add(r.Offset).Round(0) // held against agreed times, not against a clock that is set
 	}
+	failing := r.now // by the clock as the next round finds it
+	if r.decision.Action == report.Step && !c.dryRun {
+		failing = now
+	}
 	online := r.online()
 	for i, m := range r.measured {
 		s := m.state
+		if m.sample != nil {
+			m.eased()
+		}
+		s.Rest = m.rest(failing)
 		switch failed := cmp.Or(m.renewal, m.err); {
 		case m.sample != nil && m.renewal == nil:
 			s.Addrs = addAddr(s.Addrs, m.session)
 			if m.session == s.Session && !m.renew { // not by older keys
 				s.Backoff = nil
 			}
-		case m.keyExchange && online && whole: // even if it worked: RFC 8915 §4.2
+		case m.keyExchange && online && !m.cut: // even if it worked: RFC 8915 §4.2
 			e := tellError(failed)
-			s.Backoff = s.Backoff.Failed(now, e.Stage, e.Code, e.Message)
+			s.Backoff = s.Backoff.Failed(failing, e.Stage, e.Code, e.Message)
 		}
 		if !agreed || s.Session == nil || s.Dated {
 			continue

@@ -30,7 +30,7 @@ func (k *keeper) round(ctx context.Context) error {
 		return nil
 	}
 	if ctx.Err() != nil {
-		k.settle(r, false)
+		k.settle(r)
 		return nil
 	}
 	now, err := k.now()
@@ -47,7 +47,7 @@ func (k *keeper) round(ctx context.Context) error {
 			return err
 		}
 	}
-	k.settle(r, true)
+	k.settle(r)
 	k.remember(r)
 	k.wait(r, &o)
 	return k.publish(r, &o)
@@ -137,7 +137,10 @@ func (k *keeper) publish(r *round, o *Orders) error {
 	k.sayServers(r, p)
 	k.say(r, p, o)
 	k.Supervisor.Status(k.prefix() + k.sentence(r, p))
-	if first := k.wrote.IsZero() && r.err == nil; first || !k.wrote.IsZero() && time.Since(k.wrote) >= saveEvery {
+	// At once also what failed: a loop that is killed and started again is held
+	// to its back-offs, too.
+	if first := !k.kept && r.err == nil; first || time.Since(k.wrote) >= saveEvery {
+		k.kept = k.kept || first
 		k.write(p)
 	}
 	return nil

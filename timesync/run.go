@@ -78,13 +78,15 @@ type keeper struct {
 	mark      Moment // the clocks when the rate was last set
 	rate      float64
 	suspended time.Duration // as of the last round
+	disturbed time.Time     // others set the clock, and it was measured at once
 
 	said          time.Time // that the clock is held
 	told, meddled string    // in the log, of the result and of interference
 	lastAgreed    time.Time // on the monotonic clock
 	agreedAt      time.Time // the same by the agreed time
 	offsets       []report.Seconds
-	wrote         time.Time // the state; zero: not since the first agreement
+	wrote         time.Time // the state
+	kept          bool      // since the first agreement
 	unsaved       bool      // that failed
 }
 

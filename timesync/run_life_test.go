@@ -66,7 +66,7 @@ func TestRenewalFails(t *testing.T) {
 	simulate(t, 3, func(m *machine) {
 		m.start()
 		wait(24 * time.Hour)
-		m.each(func(s *loopServer) { s.refuses = true })
+		m.each(func(s *loopServer) { s.keError = connRefused })
 		wait(27*24*time.Hour - 10*time.Minute) // it begins an hour before their end and two polls later at the latest
 		if n := m.exchanges("a"); n < 2 || n > 25 {
 			t.Errorf("%d key exchanges", n)
@@ -75,7 +75,7 @@ func TestRenewalFails(t *testing.T) {
 		if r := m.latest(); r.Servers[0].Verdict != report.ServerAgreed {
 			t.Errorf("%+v", r.Servers[0])
 		}
-		m.each(func(s *loopServer) { s.refuses = false })
+		m.each(func(s *loopServer) { s.keError = nil })
 		before := m.exchanges("a")
 		wait(5 * 24 * time.Hour)
 		if n := m.exchanges("a") - before; n != 1 {

@@ -190,7 +190,7 @@ func TestOneBadServer(t *testing.T) {
 			25, 0, best, "00000000", "failed",
 		},
 		"refuses": {
-			func(_ *machine, s *loopServer) { s.refuses = true },
+			func(_ *machine, s *loopServer) { s.keError = connRefused },
 			[]string{"d:4460", "connect_refused"},
 			25, 0, best, "00000000", "failed",
 		},

@@ -426,9 +426,12 @@ type loopServer struct {
 	leap     uint8
 	loss     float64
 	down     bool // nothing comes back
-	refuses  bool // key exchanges
+	deaf     bool // nothing but key exchanges
+	mean     bool // one cookie, and none with answers
+	keError  *nts.Error
 	kiss     string
-	forgot   int // cookies given before then are answered with a NAK
+	bare     bool // the kiss is not authenticated
+	forgot   int  // cookies given before then are answered with a NAK
 	ke, sent int
 	cookies  int
 	seen     map[string]bool
@@ -460,10 +463,16 @@ func ntsError(stage nts.Stage, code nts.Code) *nts.Error {
 	return &nts.Error{Stage: stage, Code: code, Err: errors.New(string(code))}
 }
 
+// connRefused is what a port says that nobody listens on.
+var connRefused = ntsError(nts.StageConnect, nts.ConnectRefused)
+
 func (s *loopServer) exchangeKeys(ctx context.Context, name string) (*nts.Session, error) {
 	s.mu.Lock()
 	s.ke++
-	down, refuses := s.down, s.refuses
+	down, keError, cookies := s.down, s.keError, 8
+	if s.mean {
+		cookies = 1
+	}
 	s.mu.Unlock()
 	if down {
 		<-ctx.Done()
@@ -472,8 +481,8 @@ func (s *loopServer) exchangeKeys(ctx context.Context, name string) (*nts.Sessio
 	if !sleep(ctx, 2*s.delay) {
 		return nil, ntsError(nts.StageTLS, nts.TLSTimeout)
 	}
-	if refuses {
-		return nil, ntsError(nts.StageConnect, nts.ConnectRefused)
+	if keError != nil {
+		return nil, keError
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -487,7 +496,7 @@ func (s *loopServer) exchangeKeys(ctx context.Context, name string) (*nts.Sessio
 		Placeholders: 7,
 	}
 	copy(session.Keys.C2S, name) // whose it is
-	for range 8 {
+	for range cookies {
 		session.Cookies = append(session.Cookies, s.cookie())
 	}
 	return session, nil
@@ -504,7 +513,7 @@ func (s *loopServer) exchange(ctx context.Context, session *nts.Session) (*nts.S
 	s.seen[cookie] = true
 	s.sent++
 	s.when = append(s.when, time.Now())
-	lost := s.down || s.rng.Float64() < s.loss
+	lost := s.down || s.deaf || s.rng.Float64() < s.loss
 	up, down := s.delay/2+time.Duration(s.rng.ExpFloat64()*1e5), s.delay/2+time.Duration(s.rng.ExpFloat64()*1e5)
 	kiss, lie, leap := s.kiss, time.Duration(0), s.leap
 	if s.lie != nil {
@@ -535,12 +544,14 @@ func (s *loopServer) exchange(ctx context.Context, session *nts.Session) (*nts.S
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range 1 + min(session.Placeholders, 7-len(session.Cookies)) {
-		session.Cookies = append(session.Cookies, s.cookie())
+		if !s.mean {
+			session.Cookies = append(session.Cookies, s.cookie())
+		}
 	}
 	session.Placeholders = min(session.Placeholders+1, 7)
 	if kiss != "" {
 		e := ntsError(nts.StageExchange, nts.ExchangeKiss)
-		e.Kiss = kiss
+		e.Kiss, e.Sure = kiss, !s.bare
 		return nil, e
 	}
 	return sample, nil

@@ -67,6 +67,7 @@ type measurement struct {
 	verified    bool          // and it worked, with a chain that is right, but perhaps for the dates
 	early       error         // that chain is not valid yet at the local clock, which was not in doubt
 	waiting     bool          // it was not asked, as it rests
+	cut         bool          // it was broken off from outside
 }
 
 // measure gets the samples of one round. It ends when ctx does.
@@ -285,7 +286,7 @@ func (m *measurement) choose(all []*nts.Sample) {
 	if len(all) == 0 {
 		return
 	}
-	m.err = nil
+	m.err, m.waiting = nil, false
 	for _, s := range all {
 		if m.sample == nil || s.Delay() < m.sample.Delay() {
 			m.sample = s

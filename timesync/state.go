@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -46,6 +47,7 @@ type ServerState struct {
 	Dated   bool         `json:"dated,omitempty"`   // its chain was valid at an agreed time
 	Born    time.Time    `json:"born,omitzero"`     // agreed time of its key exchange
 	Backoff *Backoff     `json:"backoff,omitempty"` // nil: none
+	Rest    *Rest        `json:"rest,omitempty"`    // nil: it asked for none
 	Addrs   []netip.Addr `json:"addrs,omitempty"`   // the last that worked
 }
 
@@ -245,8 +247,9 @@ type Backoff struct {
 	Message string `json:"message"`
 }
 
-// The intervals of RFC 8915 §4.2: the first, and the longest. They grow by
-// half.
+// The intervals of RFC 8915 §4.2: the first, and the longest. They grow by half
+// at least, and by up to a tenth more, so that a fleet that a server failed does
+// not come back as one.
 const (
 	minBackoff = 10 * time.Second
 	maxBackoff = 5 * 24 * time.Hour
@@ -262,8 +265,9 @@ func (b *Backoff) Failed(now time.Time, stage, code, message string) *Backoff {
 	}
 	if b != nil {
 		next.Failures = b.Failures + 1
-		next.Wait = min(cmp.Or(b.Wait, minBackoff)*3/2, maxBackoff)
+		next.Wait = cmp.Or(b.Wait, minBackoff) * 3 / 2
 	}
+	next.Wait = min(next.Wait+rand.N(next.Wait/10), maxBackoff)
 	return next
 }
 
@@ -274,9 +278,25 @@ func (b *Backoff) Remaining(now time.Time) time.Duration {
 	if b == nil {
 		return 0
 	}
-	age := now.Round(0).Sub(b.Since)
-	if age < 0 || age > b.Wait {
+	return remaining(b.Since, b.Wait, now)
+}
+
+func remaining(since time.Time, wait time.Duration, now time.Time) time.Duration {
+	age := now.Round(0).Sub(since)
+	if age < 0 || age > wait {
 		return 0
 	}
-	return b.Wait - age
+	return wait - age
+}
+
+// Rest is what a server asked for by a kiss (RFC 5905 §7.4): to be asked less,
+// or not for a while.
+type Rest struct {
+	Since time.Time     `json:"since"`
+	Wait  time.Duration `json:"wait"` // from then on it is not asked
+	Pace  time.Duration `json:"pace"` // between requests after that, at least
+	Calm  int           `json:"calm"` // answers without a kiss since
+
+	Kiss    string `json:"kiss"`
+	Message string `json:"message"` // to be told while it rests
 }

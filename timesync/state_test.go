@@ -63,7 +63,8 @@ func fullState() *Saved {
 			},
 			"old.example.org:4460": {
 				Session: other,
-				Backoff: (*Backoff)(nil).Failed(stateTime, "connect", "connect_refused", "refused"),
+				Backoff: &Backoff{Failures: 2, Since: stateTime, Wait: 16 * time.Second, Stage: "connect", Code: "connect_refused", Message: "refused"},
+				Rest:    &Rest{Since: stateTime, Wait: time.Hour, Pace: 64 * time.Second, Calm: 3, Kiss: "RATE", Message: "asks for fewer"},
 			},
 		},
 	}
@@ -370,6 +371,9 @@ func TestDamagedValues(t *testing.T) {
 	backoff := func(b Backoff) func(*Saved) {
 		return func(s *Saved) { s.Servers[name].Backoff = &b }
 	}
+	rest := func(r Rest) func(*Saved) {
+		return func(s *Saved) { s.Servers[name].Rest = &r }
+	}
 	for _, c := range []struct {
 		says   string
 		change func(*Saved)
@@ -400,6 +404,11 @@ func TestDamagedValues(t *testing.T) {
 		{"back-off", backoff(Backoff{Failures: 1, Wait: -time.Second})},
 		{"back-off", backoff(Backoff{Failures: 1, Wait: maxBackoff + 1})},
 		{"back-off", backoff(Backoff{Failures: 0, Wait: time.Minute})},
+		{"rest", rest(Rest{Wait: -1})},
+		{"rest", rest(Rest{Pace: -1})},
+		{"rest", rest(Rest{Wait: maxRest + 1})},
+		{"rest", rest(Rest{Pace: maxRest + 1})},
+		{"rest", rest(Rest{Calm: -1})},
 	} {
 		saved := fullState()
 		c.change(saved)
@@ -413,7 +422,7 @@ func TestDamagedValues(t *testing.T) {
 			continue
 		}
 		server := got.Servers[name]
-		if strings.Contains(c.says, "back-off") == (server.Session == nil) || server.Backoff != nil {
+		if slices.Contains([]string{"back-off", "rest"}, c.says) == (server.Session == nil) || server.Backoff != nil || server.Rest != nil {
 			t.Errorf("%s: left %+v", c.says, server)
 		}
 		if server.Session == nil && (server.Dated || !server.Born.IsZero()) {
@@ -515,20 +524,33 @@ func TestBinding(t *testing.T) {
 }
 
 // TestBackoff is RFC 8915 §4.2: 10 s, half as much more each time, to 5 days.
+// Up to a tenth more is chance, so that no two machines do the same.
 func TestBackoff(t *testing.T) {
-	var b *Backoff
-	now := stateTime
-	want := 10 * time.Second
-	for n := 1; n <= 100; n++ {
-		b = b.Failed(now, "tls", fmt.Sprint(n), "why")
-		if b.Failures != n || b.Wait != want || !b.Since.Equal(now) || b.Code != fmt.Sprint(n) || b.Message != "why" {
-			t.Fatalf("after %d failures: %+v, not %v", n, b, want)
+	waits := map[time.Duration]bool{}
+	for range 10 {
+		var b *Backoff
+		now := stateTime
+		least := 10 * time.Second
+		for n := 1; n <= 100; n++ {
+			b = b.Failed(now, "tls", fmt.Sprint(n), "why")
+			if b.Failures != n || !b.Since.Equal(now) || b.Code != fmt.Sprint(n) || b.Message != "why" {
+				t.Fatalf("after %d failures: %+v", n, b)
+			}
+			if b.Wait < least || b.Wait > min(least+least/10, 120*time.Hour) {
+				t.Fatalf("after %d failures it waits for %v, not for %v and up to a tenth more", n, b.Wait, least)
+			}
+			if n <= 20 {
+				waits[b.Wait] = true
+			}
+			now = now.Add(b.Wait + time.Second)
+			least = min(b.Wait*3/2, 120*time.Hour)
 		}
-		now = now.Add(b.Wait + time.Second)
-		want = min(want*3/2, 120*time.Hour)
+		if b.Wait != 120*time.Hour {
+			t.Errorf("the longest is %v", b.Wait)
+		}
 	}
-	if b.Wait != 120*time.Hour {
-		t.Errorf("the longest is %v", b.Wait)
+	if len(waits) < 150 {
+		t.Errorf("%d different waits of 200", len(waits))
 	}
 }
 

@@ -152,6 +152,10 @@ func (s *ServerState) clean() (dropped []error) {
 		dropped = append(dropped, fmt.Errorf("back-off of %v after %d failures", b.Wait, b.Failures))
 		s.Backoff = nil
 	}
+	if r := s.Rest; r != nil && (min(r.Wait, r.Pace) < 0 || max(r.Wait, r.Pace) > maxRest || r.Calm < 0) {
+		dropped = append(dropped, fmt.Errorf("rest of %v, then every %v", r.Wait, r.Pace))
+		s.Rest = nil
+	}
 	s.Addrs = slices.DeleteFunc(s.Addrs, func(a netip.Addr) bool { return !usable(a) })
 	s.Addrs = s.Addrs[:min(len(s.Addrs), maxServerAddrs)]
 	return dropped

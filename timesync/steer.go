@@ -123,6 +123,12 @@ func (k *keeper) changed() (measure bool, err error) {
 		k.leap = 0
 		k.loop.Leap(leap)
 	default:
+		// At once, but not each time where somebody does it all the time.
+		if rest := k.Policy.MinPoll - time.Since(k.disturbed); rest > 0 {
+			k.next.Reset(rest)
+			return false, k.remark()
+		}
+		k.disturbed = time.Now()
 		// Samples hold: they are of the raw clock, which nobody sets.
 		k.Log.Warn("the clock was set by another program", "by", report.Offset(jump))
 	}

@@ -299,7 +299,7 @@ func (c *Client) once(ctx context.Context) *round {
 		})
 	}
 	r.report = c.tell(r)
-	c.settle(r, ctx.Err() == nil)
+	c.settle(r)
 	return r
 }
 
@@ -317,14 +317,15 @@ func (c *Client) vote(ctx context.Context) *round {
 
 // ask asks all servers at once. Each has its own slot: one that fails ends no
 // other.
-func (c *Client) ask(ctx context.Context) []*measurement {
-	ctx, cancel := context.WithTimeout(ctx, c.Policy.Deadline)
+func (c *Client) ask(whole context.Context) []*measurement {
+	ctx, cancel := context.WithTimeout(whole, c.Policy.Deadline)
 	defer cancel()
 	measured := make([]*measurement, len(c.sources))
 	done := make(chan struct{}, len(c.sources))
 	for i, s := range c.sources {
 		go func() {
 			measured[i] = s.measure(ctx, &c.Policy, c.doubt)
+			measured[i].cut = whole.Err() != nil
 			done <- struct{}{}
 		}()
 	}
