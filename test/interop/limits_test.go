@@ -54,7 +54,7 @@ func TestRateLoop(t *testing.T) {
 	kisser := &Server{Kind: Chrony13, Identity: l.issuing.Issue(t, name, -1, 10), Extra: "ratelimit interval 12 burst 1 leak 4 kod 1"}
 	kisser.Start(t)
 	servers := append(l.start(t, Chrony12, Chrony13), kisser)
-	run := startLoop(t, l.entries(servers, "127.0.0.1"))
+	run := startLoop(t, configure(t, l.entries(servers, "127.0.0.1"), ""))
 	kissed := func(r *report.Report) bool {
 		e := r.Servers[2].Error
 		return r.Result == report.Agreed && e != nil && e.Code == "exchange_kiss"

@@ -26,9 +26,9 @@ type loop struct {
 	log    string
 }
 
-func startLoop(t *testing.T, entries []entry) *loop {
+// startLoop starts one, as the last arguments of another command.
+func startLoop(t *testing.T, config string, prefix ...string) *loop {
 	t.Helper()
-	config := configure(t, entries, "")
 	dir := filepath.Dir(config)
 	short, err := os.MkdirTemp("", "nts") // a socket's path must be short
 	check(t, err)
@@ -39,7 +39,8 @@ func startLoop(t *testing.T, entries []entry) *loop {
 	text = []byte(strings.Replace(string(text), `control_socket = ""`, `control_socket = "`+l.socket+`"`, 1))
 	text = append(text, "[measure]\ninterval = \"20ms\"\nanswer_timeout = \"300ms\"\n[run]\nmin_poll = \"1s\"\nmax_poll = \"1s\"\n"...)
 	check(t, os.WriteFile(config, text, 0o600))
-	l.cmd = exec.Command(Binary(), "run", "--dry-run", "--config", config)
+	command := append(prefix, Binary(), "run", "--dry-run", "--config", config)
+	l.cmd = exec.Command(command[0], command[1:]...)
 	log, err := os.Create(l.log)
 	check(t, err)
 	defer log.Close()
@@ -100,7 +101,7 @@ func TestRun(t *testing.T) {
 	liar := &Server{Kind: Liar, Identity: l.issuing.Issue(t, name, -30, 90), Lie: "+0.05s"}
 	liar.Start(t)
 	before := servers[0].KeyExchanges(t)
-	run := startLoop(t, l.entries(append(servers, liar), "127.0.0.1"))
+	run := startLoop(t, configure(t, l.entries(append(servers, liar), "127.0.0.1"), ""))
 	r := run.await("agreed", verdicts(yes, yes, yes, lies))
 	if k := r.Keeping; r.Command != "run" || !r.DryRun || k == nil || !k.Loop || r.Servers[0].Watched == nil {
 		t.Errorf("%s, dry run %v, %+v, %+v", r.Command, r.DryRun, k, r.Servers[0].Watched)
