@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +14,6 @@ import (
 
 	"ntsclient/clock"
 	"ntsclient/config"
-	"ntsclient/confine"
 	"ntsclient/timesync"
 	"ntsclient/timesync/report"
 )
@@ -56,7 +54,7 @@ func checkAction(c *cli.Context) error {
 	kernel(time.Now(), f)
 	surroundings(here.root, f)
 	if err == nil && !f.Offline {
-		if err := online(c, cfg, o, f); err != nil {
+		if err := online(c, o, f); err != nil {
 			return err
 		}
 	}
@@ -210,26 +208,4 @@ func kernel(now time.Time, f *report.Findings) {
 	if b := built(); now.Before(b) {
 		note(f, "clock", "before_build", "it is earlier than the date of this program, "+b.UTC().Format(time.DateOnly)+", so it is wrong", "")
 	}
-}
-
-// online asks the servers as a query does.
-func online(c *cli.Context, cfg *config.Config, o timesync.Options, f *report.Findings) error {
-	o.Clock = clock.DryRun{Kernel: clock.New()}
-	confined(o.Log, confine.Needs{})
-	r, err := measure(c, o, (*timesync.Client).Query)
-	if err != nil {
-		return err
-	}
-	r.Command = "check"
-	given := map[string]bool{} // servers whose addresses are, so that nothing was resolved
-	for _, s := range cfg.Servers {
-		_, err := netip.ParseAddr(s.Host)
-		given["server "+s.Name()] = err == nil || s.IPs != nil
-	}
-	for _, g := range r.Findings() {
-		if g.Stage != "dns" || !given[g.Subject] {
-			f.List = append(f.List, g)
-		}
-	}
-	return nil
 }

@@ -118,7 +118,7 @@ func (x *exchange) await(s *Session, req *request) (*answer, error) {
 			case said != "":
 				return nil, kissError(string(said))
 			case forged > 0:
-				return nil, fail(StageExchange, ExchangeUnauthenticated, "%d answers came, and none authenticates", forged).
+				return nil, fail(StageExchange, ExchangeUnauthenticated, "answers came, and none authenticates (%d)", forged).
 					hint("someone or something is in between")
 			}
 			return nil, x.timeout(s, req)

@@ -68,6 +68,7 @@ type measurement struct {
 	early       error         // that chain is not valid yet at the local clock, which was not in doubt
 	waiting     bool          // it was not asked, as it rests
 	cut         bool          // it was broken off from outside
+	unanswered  int           // octets of the largest request that was not answered
 }
 
 // measure gets the samples of one round. It ends when ctx does.
@@ -129,6 +130,8 @@ func (m *measurement) over(err error, samples int) bool {
 		}
 		m.kiss, m.restsTo = e, time.Now().Add(rest)
 		return true
+	case nts.ExchangeTimeout:
+		m.unanswered = max(m.unanswered, e.Octets)
 	}
 	return false
 }

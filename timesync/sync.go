@@ -107,25 +107,6 @@ func (c *Client) judge() error {
 	return nil
 }
 
-// Query measures once and says what is agreed on. It touches nothing.
-func (c *Client) Query(ctx context.Context) (*report.Report, error) {
-	c.command = "query"
-	// Where no kernel says how wrong it is, dates are not in doubt.
-	if err := c.judge(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return nil, err
-	}
-	r := c.once(ctx)
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if d := r.decision; d.Refused {
-		r.report.ReasonCode, r.report.Reason = "would_refuse", "sync would refuse: "+d.Reason
-	} else if d.Action == report.Step {
-		r.report.ReasonCode, r.report.Reason = "would_step", "sync would step the clock"
-	}
-	return r.report, nil
-}
-
 // SyncOptions are the flags of one correction.
 type SyncOptions struct {
 	DryRun bool          // the Clock changes nothing; only the report says so

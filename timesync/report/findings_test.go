@@ -141,7 +141,7 @@ func TestReportFindings(t *testing.T) {
 			if agreed {
 				r.Agreement, r.ReasonCode, r.Reason, level = &Agreement{}, "", "", Note
 			}
-			all := r.Findings()
+			all := r.Findings(false)
 			if !agreed && all[len(all)-1] != last || agreed && all[len(all)-1].Level != OK {
 				t.Errorf("%+v", all[len(all)-1])
 			}
@@ -166,7 +166,7 @@ func TestReportFindings(t *testing.T) {
 		}
 	}
 	refused := Report{Command: "check", Agreement: &Agreement{}, ReasonCode: "would_refuse", Reason: "sync would refuse: too far"}
-	if f := refused.Findings(); len(f) != 1 || f[0].Stage != "decision" || f[0].Level != Blocks || f[0].Code != "would_refuse" {
+	if f := refused.Findings(false); len(f) != 1 || f[0].Stage != "decision" || f[0].Level != Blocks || f[0].Code != "would_refuse" {
 		t.Errorf("%+v", f)
 	}
 }

@@ -127,6 +127,9 @@ type Server struct {
 	*Measured
 	// Watched is nil but where a loop keeps the clock.
 	*Watched
+	// Probed is nil but in a check.
+	Probed *Probed `json:"-"`
+
 	Certificate *Certificate `json:"certificate,omitempty"`
 	Error       *Error       `json:"error,omitempty"` // only where Failed
 }
