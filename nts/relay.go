@@ -23,8 +23,7 @@ type association struct {
 // associate asks the proxy for a new association, so that each request has new
 // ports at both ends (RFC 9109).
 func (r *Route) associate(ctx context.Context) (*association, error) {
-	// We may be seen from elsewhere than here, so that we name no source.
-	control, at, err := r.command(ctx, commandAssociate, "0.0.0.0", 0)
+	control, at, err := r.command(ctx, commandAssociate, "", 0)
 	if err != nil {
 		return nil, err
 	}

@@ -144,7 +144,7 @@ func (r *Route) toProxy(ctx context.Context) (net.Conn, error) {
 }
 
 // command asks the proxy for one thing, over a new connection. Where that is an
-// association, bound is where its relay is.
+// association, it needs no host, and bound is where its relay is.
 func (r *Route) command(ctx context.Context, command byte, host string, port uint16) (_ net.Conn, bound netip.AddrPort, err error) {
 	conn, err := r.toProxy(ctx)
 	if err != nil {
@@ -152,6 +152,13 @@ func (r *Route) command(ctx context.Context, command byte, host string, port uin
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	if command == commandAssociate {
+		// We may be seen from elsewhere than here, so that we name no source; but
+		// its family, as Dante takes no other than that of the connection.
+		if host = "0.0.0.0"; addrOf(conn.RemoteAddr()).Is6() {
+			host = "::"
+		}
+	}
 	if err = r.Proxy.greet(conn); err == nil {
 		bound, err = request5(conn, command, host, port)
 	}
