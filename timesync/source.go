@@ -16,8 +16,10 @@ const (
 	tries = 3
 	// keyLife is how long a session is used (RFC 8915 §8.5 leaves it open).
 	keyLife = 28 * 24 * time.Hour
-	// drift is how wrong the rate of a clock may be that nobody corrects.
-	drift = 100e-6
+	// drift is how wrong the rate of a clock may be that nobody corrects, and
+	// slewing how much more while a kernel makes up for an offset.
+	drift   = 100e-6
+	slewing = 500e-6
 	// stampError is what the kernel's stamps may be off.
 	stampError = time.Microsecond
 	// rateRest and denyRest are how long a server is left alone that asked for
@@ -321,5 +323,5 @@ func (m *measurement) uncertainty(now time.Time) time.Duration {
 	s := m.sample
 	age := now.Sub(s.At).Abs() + s.RoundTrip()
 	return s.RoundTrip()/2 + s.RootDelay/2 + s.RootDispersion + s.Precision + stampError + m.jitter +
-		time.Duration(drift*float64(age))
+		nanoseconds((drift+slewing)*float64(age))
 }

@@ -59,8 +59,8 @@ func TestHeld(t *testing.T) {
 func TestUncertainty(t *testing.T) {
 	at := time.Now()
 	// Half of 21 ms, though the server says that it had the packet for 1 ms; and
-	// what a clock may drift in 21 ms.
-	base := 10500*time.Microsecond + stampError + 2100*time.Nanosecond
+	// what a clock may drift in 21 ms, while it is slewed.
+	base := 10500*time.Microsecond + stampError + 12600*time.Nanosecond
 	for _, c := range []struct {
 		name string
 		edit func(m *measurement, now *time.Time)
@@ -71,9 +71,9 @@ func TestUncertainty(t *testing.T) {
 		{"the root dispersion", func(m *measurement, _ *time.Time) { m.sample.RootDispersion = 8 * ms }, 8 * ms},
 		{"the server's precision", func(m *measurement, _ *time.Time) { m.sample.Precision = ms }, ms},
 		{"the spread of its samples", func(m *measurement, _ *time.Time) { m.jitter = 3 * ms }, 3 * ms},
-		{"drift since", func(_ *measurement, now *time.Time) { *now = now.Add(10 * time.Second) }, ms},
-		{"drift before, for a moment in the past", func(_ *measurement, now *time.Time) { *now = now.Add(-10 * time.Second) }, ms},
-		{"a long round trip", func(m *measurement, _ *time.Time) { m.sample.T1 = m.sample.T1.Add(-time.Second) }, 500*ms + 100*time.Microsecond},
+		{"drift since", func(_ *measurement, now *time.Time) { *now = now.Add(10 * time.Second) }, 6 * ms},
+		{"drift before, for a moment in the past", func(_ *measurement, now *time.Time) { *now = now.Add(-10 * time.Second) }, 6 * ms},
+		{"a long round trip", func(m *measurement, _ *time.Time) { m.sample.T1 = m.sample.T1.Add(-time.Second) }, 500*ms + 600*time.Microsecond},
 	} {
 		m, now := &measurement{sample: sampleAt(at, 0)}, at
 		c.edit(m, &now)
