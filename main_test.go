@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -25,14 +26,30 @@ const asMain = "NTSCLIENT_TEST_AS_MAIN"
 // defective makes that program panic when it looks at the clock.
 const defective = "NTSCLIENT_TEST_DEFECTIVE"
 
+// namesAt is the address of the resolver of all tests, for their processes.
+const namesAt = "NTSCLIENT_TEST_NAMES"
+
 func TestMain(m *testing.M) {
 	withoutSysTime() // no test can set this machine's clock
 	if os.Getenv(asMain) != "" {
 		if os.Getenv(defective) != "" {
 			here.clock = nil
 		}
+		if names := os.Getenv(namesAt); names != "" {
+			ntstest.AskNames(names)
+		}
+		asProcess()
 		main()
 	}
+	names, err := ntstest.ServeNames()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Setenv(namesAt, names)
+	ntstest.AskNames(names)
+	flag.Parse()
+	flag.Set("test.parallel", "16") // what runs side by side waits more than it computes
 	confineProcess = func(confine.Needs) error { return nil }
 	os.Unsetenv("NTSCLIENT_CONFIG")
 	os.Exit(m.Run())

@@ -61,8 +61,11 @@ func packetMalices() []Malice {
 			time.Sleep(100 * time.Millisecond)
 			return [][]byte{answer}
 		}), Outcome: agreed},
-		{Section: "5.7", Name: "a thousand wrong packets, and then the answer", Behave: packets(func(_, answer []byte) [][]byte {
-			return append(slices.Repeat([][]byte{flip(answer, 60), flip(answer, 25), answer[:20]}, 333), answer)
+		{Section: "5.7", Name: "a thousand packets that are no answer, and then the answer", Behave: packets(func(_, answer []byte) [][]byte {
+			return append(slices.Repeat([][]byte{flip(answer, 31), answer[:20]}, 500), answer)
+		}), Outcome: agreed},
+		{Section: "5.7", Name: "a hundred forged answers, and then the answer", Behave: packets(func(_, answer []byte) [][]byte {
+			return append(slices.Repeat([][]byte{flip(answer, 60), flip(answer, 35)}, 50), answer)
 		}), Outcome: agreed},
 
 		{Section: "5.7", Name: "origin: changed", Behave: changed(func(b []byte) []byte { return flip(b, 25) }), Outcome: silence},
