@@ -21,8 +21,8 @@ func TestRateLimit(t *testing.T) {
 	}{
 		{title: "kisses", kind: NTPsec, extra: "restrict default kod limited\nlimit burst 2"},
 		{title: "drops", kind: NTPsec, extra: "restrict default limited\nlimit burst 2"},
-		{title: "drops", kind: Chrony12, extra: "ratelimit interval 1 burst 1 leak 4"},
-		{title: "drops or kisses", kind: Chrony13, extra: "ratelimit interval 1 burst 1 leak 4 kod 1"},
+		{title: "drops", kind: Chrony12, extra: "ratelimit interval 0 burst 1 leak 4"},
+		{title: "drops or kisses", kind: Chrony13, extra: "ratelimit interval 0 burst 1 leak 4 kod 1"},
 		{title: "drops", kind: NTPdRS, serving: "rate-limiting-cache-size = 32\nrate-limiting-cutoff-ms = 1000"},
 	} {
 		t.Run(c.title+" "+string(c.kind), func(t *testing.T) {
