@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -205,6 +206,48 @@ func TestCheckSendsLittle(t *testing.T) {
 		}
 		if strings.HasPrefix(c.code, "exchange_") && some[0].Hint == "" {
 			t.Errorf("%s: no mend: %+v", c.name, some)
+		}
+	}
+}
+
+// What all servers fail at alike is one finding, with what is to be seen of
+// who is in between.
+func TestCheckNetwork(t *testing.T) {
+	machineOf(t, nil, nil)
+	strange := serve(t, ntstest.Options{}).CA().PEM()
+	closed := func(s *ntstest.Server) { s.Close() }
+	for _, c := range []struct {
+		name, code, message string
+		o                   ntstest.Options
+		edit                func(*ntstest.Server)
+		trust               []byte
+	}{
+		{"nobody listens", "connect_refused", "each of the 2 servers refuses TCP", ntstest.Options{}, closed, nil},
+		{
+			"no ALPN", "tls_no_alpn", "none of the 2 servers speaks NTS key exchange",
+			ntstest.Options{TLS: func(c *tls.Config) { c.NextProtos = nil }},
+			nil, nil,
+		},
+		{"an authority in between", "certificate_unknown_authority", `one and the same authority: certificate is from an authority not trusted here: "CN=`, ntstest.Options{}, nil, strange},
+		{"no TLS", "tls_failed", "TLS fails with each of the 2 servers", ntstest.Options{RawConn: func(net.Conn) bool { return true }}, nil, nil},
+	} {
+		var servers []*ntstest.Server
+		for range 2 {
+			servers = append(servers, serve(t, c.o))
+		}
+		file := configure(t, quick, servers...)
+		for _, s := range servers {
+			if c.edit != nil {
+				c.edit(s)
+			}
+			if c.trust != nil {
+				write(t, filepath.Join(filepath.Dir(file), fmt.Sprintf("%d.pem", s.KE().Port())), string(c.trust))
+			}
+		}
+		some := found(try("check", "--json", "-c", file).findings(t, exitNoAgreement))
+		if len(some) != 1 || some[0].Subject != "network" || some[0].Code != c.code || !strings.Contains(some[0].Message, c.message) ||
+			some[0].Hint == "" || some[0].Level != report.Blocks {
+			t.Errorf("%s: %+v", c.name, some)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package nts
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,6 +17,10 @@ const (
 	// maxAddrs bounds what a name can make us try.
 	maxAddrs = 16
 )
+
+// serverFailure is the library's word for SERVFAIL and REFUSED (RFC 1035
+// §4.1.1).
+const serverFailure = "server misbehaving"
 
 // lookup is where host may be found, in the order to try: families alternate,
 // IPv6 first (RFC 8305 §4).
@@ -32,11 +37,15 @@ func (o *Options) lookup(ctx context.Context, host string) ([]netip.Addr, error)
 		return nil, fail(StageDNS, DNSNotFound, "the name %s does not exist", host).
 			hint("check the spelling, or give `ips`")
 	}
-	if ctx.Err() != nil {
-		err = errors.New("no answer in time")
+	mend := "is the network up, and the resolver in /etc/resolv.conf the right one? `ips` needs none"
+	switch {
+	case ctx.Err() != nil:
+		err = errors.New("no resolver answers in time")
+	case dns != nil && dns.Err == serverFailure:
+		err = fmt.Errorf("the resolver %s fails", dns.Server)
+		mend = "one that checks DNSSEC or speaks DNS over TLS needs the right time itself: `ips` needs none"
 	}
-	return nil, fail(StageDNS, DNSFailed, "looking up %s: %w", host, err).
-		hint("is the network up? a resolver that checks DNSSEC or speaks DNS over TLS needs the time itself: `ips` needs no DNS")
+	return nil, fail(StageDNS, DNSFailed, "looking up %s: %w", host, err).hint("%s", mend)
 }
 
 func (o *Options) order(host string, found []netip.Addr) ([]netip.Addr, error) {

@@ -166,7 +166,7 @@ func TestLookup(t *testing.T) {
 		{"no such name", func(o *Options) { o.Host = "missing.test" }, DNSNotFound, "the name missing.test does not exist"},
 		{"no such name, but addresses known before", func(o *Options) { o.Host, o.Fallback = "missing.test", loopback }, "", ""},
 		{"no such name, but addresses given", func(o *Options) { o.Host, o.IPs = "missing.test", loopback }, "", ""},
-		{"the resolver fails", func(o *Options) { o.Host = "broken.test" }, DNSFailed, "looking up broken.test"},
+		{"the resolver fails", func(o *Options) { o.Host = "broken.test" }, DNSFailed, "looking up broken.test: the resolver"},
 		{"the resolver fails, but addresses known before", func(o *Options) { o.Host, o.Fallback = "broken.test", loopback }, "", ""},
 		{"no address of the family", func(o *Options) { o.Host, o.Network = "one.test", "ip6" }, DNSNotFound, ""},
 		{"an address of the other family", func(o *Options) { o.Network = "ip6" }, DNSNotFound, "of the family asked for"},
@@ -185,7 +185,7 @@ func TestLookup(t *testing.T) {
 	t.Run("no answer", func(t *testing.T) {
 		t.Parallel()
 		_, err := KeyExchange(brief(t), &Options{Host: "silent.test", Port: 4460})
-		wantError(t, err, StageDNS, DNSFailed, "silent.test: no answer in time")
+		wantError(t, err, StageDNS, DNSFailed, "silent.test: no resolver answers in time")
 	})
 	t.Run("the name of the NTP server", func(t *testing.T) {
 		t.Parallel()

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -27,7 +28,7 @@ func (s *Server) passed() int {
 // common are the failures that have one cause if they meet every server that
 // came so far: what they come to then, for how many, and the mend.
 var common = map[string][2]string{
-	"dns_failed":    {"none of the %d names can be looked up", "is the network up, and the resolver in /etc/resolv.conf the right one? `ips` needs none"},
+	"dns_failed":    {"none of the %d names can be looked up"},
 	"dns_not_found": {"none of the %d names exists, says the resolver", "does it know the names of the internet? `ips` needs none"},
 
 	"connect_unreachable": {"there is no way to any of the %d servers", "is the network up? does it have a default route (`ip route`)?"},
@@ -88,7 +89,7 @@ func (r *Report) Findings(doubt bool) []Finding {
 		}
 	}
 	for _, g := range groups {
-		f.network(r, g, trouble)
+		f.network(g, trouble)
 	}
 	if doubt && slices.ContainsFunc(r.Servers, func(s Server) bool { return s.Error != nil && s.Error.Code == "dns_failed" }) {
 		f.Add(Note, "network", "dns", "dns_needs_time",
@@ -148,12 +149,10 @@ func (s *Server) why() Finding { return s.explain(false, true) }
 
 // network adds what is wrong on the way to all servers alike. The first of them
 // is the example.
-func (f *Findings) network(r *Report, group []*Server, level Level) {
+func (f *Findings) network(group []*Server, level Level) {
 	e, words := group[0].Error, common[group[0].Error.Code]
-	message, hint := fmt.Sprintf(words[0], len(group)), words[1]
-	if e.Stage == "exchange" {
-		hint = e.Hint
-	} else {
+	message, hint := fmt.Sprintf(words[0], len(group)), cmp.Or(words[1], e.Hint)
+	if e.Stage != "exchange" {
 		message += ": " + e.Message
 	}
 	f.explained(Finding{"network", e.Stage, level, e.Code, message, hint}, group[0].why())

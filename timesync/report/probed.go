@@ -99,6 +99,7 @@ func (p *Probed) silent(others, all bool) Finding {
 	}
 	silent := func(r Reply) bool { return r == Silence || r == Closed }
 	switch {
+	case p.Unknown == "": // there was no time for it
 	case p.Unknown == Refusal:
 		return exchangeNote(bySize, fmt.Sprintf("requests of %d octets arrive, since one with a cookie that nobody gave is refused, in a short packet; "+
 			"but answers, which are as long as requests, do not come back", p.Octets), pass)
