@@ -144,7 +144,7 @@ Examples:
 }
 
 func proxyFlag() cli.Flag {
-	return &cli.StringFlag{Name: "proxy", Usage: "`URL` of a SOCKS5 proxy (not there yet)"}
+	return &cli.StringFlag{Name: "proxy", Usage: "go through the SOCKS5 proxy at `URL`, or not at all"}
 }
 
 const appHelp = `ntsclient sets the clock from authenticated network time (NTS, RFC 8915).

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
@@ -47,6 +48,9 @@ func queryAction(c *cli.Context) error {
 		return err
 	}
 	for i := range o.Servers {
+		if network != "" && o.Servers[i].NTS.Proxy != nil {
+			return usageError{errors.New("-4 and -6 say how this machine connects; beyond a proxy, that is up to the proxy")}
+		}
 		o.Servers[i].NTS.Network = network
 	}
 	o.Clock = clock.DryRun{Kernel: clock.New()} // even if it has the right to more
@@ -148,11 +152,9 @@ func queryConfig(c *cli.Context) (*config.Config, error) {
 // options turn the configuration into what timesync wants.
 func options(c *cli.Context, cfg *config.Config) (timesync.Options, error) {
 	o := timesync.Options{Policy: policy(cfg)}
-	if c.IsSet("proxy") || cfg.Proxy != "" { // above all, nothing goes out directly that should not
-		return o, usageError{errors.New("a proxy is set, and this version has no support for one: nothing was sent")}
-	}
-	if cfg.Bind != "" {
-		return o, usageError{errors.New("`bind` is set, and this version has no support for it: nothing was sent")}
+	route, err := routeOf(c, cfg)
+	if err != nil {
+		return o, err
 	}
 	level, err := logLevel(c)
 	if err != nil {
@@ -162,8 +164,8 @@ func options(c *cli.Context, cfg *config.Config) (timesync.Options, error) {
 	system := false
 	for _, s := range cfg.Servers {
 		server := timesync.Server{
-			Name: s.Name(), Operator: s.Operator, Binding: timesync.Binding(s.Host, s.Port, s.CA, s.Pins),
-			NTS: nts.Options{Host: s.Host, Port: s.Port, IPs: s.IPs, Pins: s.Pins},
+			Name: s.Name(), Operator: s.Operator, Binding: timesync.Binding(s.Host, s.Port, s.CA, s.Pins, route.Proxy),
+			NTS: nts.Options{Host: s.Host, Port: s.Port, IPs: s.IPs, Pins: s.Pins, Route: route},
 		}
 		if s.CA != nil {
 			server.NTS.Trust(s.CA)
@@ -175,6 +177,24 @@ func options(c *cli.Context, cfg *config.Config) (timesync.Options, error) {
 		go x509.SystemCertPool()
 	}
 	return o, nil
+}
+
+// routeOf is the way that all packets take: the one that the configuration
+// names, or through the proxy that the command line does.
+func routeOf(c *cli.Context, cfg *config.Config) (route nts.Route, err error) {
+	proxy := cfg.Proxy
+	if c.IsSet("proxy") {
+		if proxy, err = config.ParseProxy(c.String("proxy")); err != nil {
+			return route, err
+		}
+	}
+	route.Proxy = (*nts.Proxy)(proxy)
+	if addr, err := netip.ParseAddr(cfg.Bind); err == nil {
+		route.Bind.Addr = addr
+	} else {
+		route.Bind.Interface = cfg.Bind
+	}
+	return route, nil
 }
 
 func policy(cfg *config.Config) timesync.Policy {

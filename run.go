@@ -143,7 +143,7 @@ func onSignal(ctx context.Context, signals ...os.Signal) <-chan struct{} {
 // and the old one stays. Settings that the loop was started with, and keeps, are
 // warned of.
 func reloads(ctx context.Context, log *slog.Logger, started *config.Config, load func() (*config.Config, timesync.Options, error)) <-chan timesync.Config {
-	changed := make(chan timesync.Config)
+	changed, current := make(chan timesync.Config), started
 	hangup := onSignal(ctx, syscall.SIGHUP)
 	go func() {
 		for {
@@ -155,10 +155,16 @@ func reloads(ctx context.Context, log *slog.Logger, started *config.Config, load
 			tellManager(log, daemon.SdNotifyReloading, daemon.SdNotifyMonotonicUsec())
 			cfg, o, err := load()
 			if err != nil {
-				log.Error("the configuration is refused, and the old one stays", "error", report.Printable(withHint(err)))
+				why := report.Printable(withHint(err))
+				if current.Proxy != nil { // it may name a server
+					log.Debug("the configuration is refused", "error", why)
+					why = "`ntsclient check --offline` says what is wrong with it"
+				}
+				log.Error("the configuration is refused, and the old one stays", "error", why)
 				tellManager(log, daemon.SdNotifyReady)
 				continue
 			}
+			current = cfg
 			if names := takeRestart(started, cfg); names != "" {
 				log.Warn("takes a restart: " + names)
 			}

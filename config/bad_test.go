@@ -182,17 +182,23 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-func TestCheckProxy(t *testing.T) {
-	for _, good := range []string{
-		"", "socks5h://proxy.example.net:1080", "socks5h://user:pass@[::1]:9050", "socks5h://user:p%40ss@127.0.0.1:9050/",
+func TestParseProxy(t *testing.T) {
+	for good, want := range map[string]Proxy{
+		"socks5h://Proxy.example.net.:1080":        {"proxy.example.net", 1080, "", ""},
+		"socks5h://user:pass@[::1]:9050":           {"::1", 9050, "user", "pass"},
+		"socks5h://user:p%40s%3A@127.0.0.1:09050/": {"127.0.0.1", 9050, "user", "p@s:"},
 	} {
-		if err := CheckProxy(good); err != nil {
-			t.Errorf("%s: %v", good, err)
+		if got, err := ParseProxy(good); err != nil || *got != want {
+			t.Errorf("%s: %+v, %v", good, got, err)
 		}
+	}
+	if c, err := parse("proxy = \"\"\n" + one); err != nil || c.Proxy != nil {
+		t.Errorf("none: %+v, %v", c, err)
 	}
 	for _, test := range []struct{ proxy, want, hint string }{
 		{"socks5://u:secret@h:1", "--proxy: socks5:// looks names up on this machine, outside the proxy: they must be resolved by the proxy", "write socks5h://"},
 		{"http://u:secret@h:1", `--proxy: scheme "http" is not supported: time needs UDP, which of proxies only SOCKS5 carries`, "socks5h://host:port"},
+		{"", "--proxy: not a URL", "socks5h://host:port"},
 		{"127.0.0.1:1080", "--proxy: not a URL", "socks5h://host:port"},
 		{"h:1080", "--proxy: not a URL", "socks5h://host:port"},
 		{"socks5h://u:sec/ret@h:1", "--proxy: not a URL", "hex digits"},
@@ -204,7 +210,7 @@ func TestCheckProxy(t *testing.T) {
 		{"socks5h://secret@h:1", "--proxy: user and password must have 1 to 255 octets each", "user:password"},
 		{"socks5h://u:" + strings.Repeat("s", 256) + "@h:1", "--proxy: user and password must have 1 to 255 octets each", "user:password"},
 	} {
-		err := CheckProxy(test.proxy)
+		_, err := ParseProxy(test.proxy)
 		check(t, test.proxy, err, test.want, test.hint)
 		if err != nil && strings.Contains(err.Error()+err.(*Error).Hint, "secret") {
 			t.Errorf("%s: shows the secret: %v", test.proxy, err)

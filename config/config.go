@@ -31,7 +31,7 @@ type Config struct {
 	StateDir      string // "": keep nothing
 	StateDirSet   bool   // the file names it, be it as ""
 	ControlSocket string // "": none
-	Proxy         string // socks5h URL, with its secrets; "": none
+	Proxy         *Proxy // nil: none
 	Bind          string // interface name or source address; "": none
 
 	Servers   []Server

@@ -136,7 +136,7 @@ textfile = "/var/lib/node/nts.prom"
 	}
 	want := &Config{
 		StateDir: "/etc/nts/state", StateDirSet: true, ControlSocket: "/etc/nts/run/sock",
-		Proxy: "socks5h://u:p@proxy.example.net:1080", Bind: "eth0",
+		Proxy: &Proxy{"proxy.example.net", 1080, "u", "p"}, Bind: "eth0",
 		Servers: []Server{
 			{
 				Host: "time.example.net", Port: 4461, Operator: "someone",

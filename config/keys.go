@@ -186,12 +186,13 @@ func (in *input) setProxy(v value) *Error {
 	if problem != nil {
 		return v.problem("", "must be a string without control characters") // never show it: it may hold a password
 	}
-	in.cfg.Proxy = written
-	if problem := checkProxy(written); problem != nil {
-		problem.offset = v.offset
-		return problem
+	if written == "" {
+		return nil
 	}
-	return nil
+	if in.cfg.Proxy, problem = parseProxy(written); problem != nil {
+		problem.offset = v.offset
+	}
+	return problem
 }
 
 // setBind takes a source address, or a name that the kernel would take for an interface (1 to 15 octets).

@@ -6,25 +6,32 @@ import (
 	"strings"
 )
 
-const proxyForm = "write socks5h://host:port or socks5h://user:password@host:port, with % and two hex digits for characters that a URL reserves"
-
-// CheckProxy checks what `--proxy` takes: socks5h://[user:password@]host:port, or "" for none. No message repeats
-// any of it but the scheme, since it may hold a password. Errors are *Error.
-func CheckProxy(proxy string) error {
-	if problem := checkProxy(proxy); problem != nil {
-		problem.Key = "--proxy"
-		return problem
-	}
-	return nil
+// Proxy is a SOCKS5 proxy that resolves names itself.
+type Proxy struct {
+	Host           string // as Server.Host
+	Port           uint16
+	User, Password string // 1 to 255 octets each; both empty: none
 }
 
-func checkProxy(proxy string) *Error {
-	bad := func(hint, format string, args ...any) *Error { return value{}.problem(hint, format, args...) }
-	if proxy == "" {
-		return nil
+const proxyForm = "write socks5h://host:port or socks5h://user:password@host:port, with % and two hex digits for characters that a URL reserves"
+
+// ParseProxy reads what `--proxy` takes: socks5h://[user:password@]host:port. No message repeats any of it but the
+// scheme, since it may hold a password. Errors are *Error.
+func ParseProxy(written string) (*Proxy, error) {
+	p, problem := parseProxy(written)
+	if problem != nil {
+		problem.Key = "--proxy"
+		return nil, problem
 	}
-	u, err := url.Parse(proxy)
-	if err != nil || !strings.Contains(proxy, "://") {
+	return p, nil
+}
+
+func parseProxy(written string) (*Proxy, *Error) {
+	bad := func(hint, format string, args ...any) (*Proxy, *Error) {
+		return nil, value{}.problem(hint, format, args...)
+	}
+	u, err := url.Parse(written)
+	if err != nil || !strings.Contains(written, "://") {
 		return bad(proxyForm, "not a URL")
 	}
 	switch u.Scheme {
@@ -38,18 +45,21 @@ func checkProxy(proxy string) *Error {
 	if err != nil || port == 0 || u.Hostname() == "" {
 		return bad(proxyForm, "the URL needs a host and a port from 1 to 65535")
 	}
-	if _, _, problem := parseAddress(u.Host); problem != nil {
+	host, _, problem := parseAddress(u.Host)
+	if problem != nil {
 		return bad(proxyForm, "the URL's host is neither a name nor an address")
 	}
 	if u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 		return bad(proxyForm, "the URL has something after the port")
 	}
+	p := &Proxy{Host: host, Port: uint16(port)}
 	if u.User != nil {
 		// RFC 1929 §2: one to 255 octets each.
-		password, _ := u.User.Password()
-		if n := len(u.User.Username()); n < 1 || n > 255 || len(password) < 1 || len(password) > 255 {
+		p.User = u.User.Username()
+		p.Password, _ = u.User.Password()
+		if n := len(p.User); n < 1 || n > 255 || len(p.Password) < 1 || len(p.Password) > 255 {
 			return bad(proxyForm, "user and password must have 1 to 255 octets each")
 		}
 	}
-	return nil
+	return p, nil
 }

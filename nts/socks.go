@@ -28,6 +28,10 @@ const (
 	addrIPv6 = 4
 )
 
+// ErrNoProxy says that the network is missing, perhaps, or that the proxy does
+// not run.
+var ErrNoProxy = errors.New("the proxy cannot be reached")
+
 // socksReply is a refusal by a proxy (RFC 1928 §6).
 type socksReply byte
 
@@ -138,9 +142,7 @@ func (r *Route) toProxy(ctx context.Context) (net.Conn, error) {
 	case errors.As(err, &errno):
 		words = errno.Error()
 	}
-	// That it is the network that is missing, perhaps, must stay to be seen.
-	e = &Error{Stage: e.Stage, Code: e.Code, Err: errors.New(words)}
-	return nil, proxyFailed("the proxy cannot be reached: %w", e).hint("nothing was sent another way: see `proxy` and `bind`")
+	return nil, proxyFailed("%w: %s", ErrNoProxy, words).hint("nothing was sent another way: see `proxy` and `bind`")
 }
 
 // command asks the proxy for one thing, over a new connection. Where that is an

@@ -414,6 +414,7 @@ func TestAllEarly(t *testing.T) {
 // Where nobody answers, whatever else it may be is said only of what is known.
 func TestNobody(t *testing.T) {
 	noName, unroutable := fails(nts.StageDNS, nts.DNSFailed), fails(nts.StageConnect, nts.ConnectUnreachable)
+	byProxy := fails(nts.StageProxy, nts.ProxyNoUDP)
 	refused, expired := fails(nts.StageConnect, nts.ConnectRefused), fails(nts.StageCertificate, nts.CertificateExpired)
 	for _, c := range []struct {
 		name     string
@@ -426,6 +427,8 @@ func TestNobody(t *testing.T) {
 		{"expired", []*measurement{expired, noName}, "all certificates look expired"},
 		{"expired, and one refused", []*measurement{expired, refused}, "all certificates look expired"},
 		{"different", []*measurement{expired, fails(nts.StageTLS, nts.TLSFailed)}, ""},
+		{"a proxy", []*measurement{byProxy, byProxy}, "no"},
+		{"a proxy, and refused beyond it", []*measurement{byProxy, refused}, ""},
 		{"one answers", []*measurement{noName, {sample: new(nts.Sample)}}, ""},
 	} {
 		if got := new(Client).nobody(c.measured); !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {

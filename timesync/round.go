@@ -204,7 +204,11 @@ func (k *keeper) say(r *round, p *report.Report, o *Orders) {
 		k.said = time.Now()
 		k.Log.Warn("the clock is left alone", "offset", report.Offset(r.Offset), "reason", p.Reason)
 	case r.err != nil:
-		k.Log.Warn("no agreed time", "reason", p.Reason, "again_in", o.Wait.Round(time.Second))
+		args := []any{"reason", p.Reason, "again_in", o.Wait.Round(time.Second)}
+		if err := stoppedByProxy(r.measured); err != nil {
+			args = append(args, "proxy", err)
+		}
+		k.Log.Warn("no agreed time", args...)
 	default:
 		what := "the clock is being kept"
 		switch {
@@ -227,10 +231,15 @@ func (k *keeper) sentence(r *round, p *report.Report) string {
 		return fmt.Sprintf("synchronized: the clock is off by %s ± %s; %d of %d servers agree; frequency %v; next poll in %v",
 			report.Offset(r.Offset), report.Duration(r.Uncertainty), r.Inside, len(r.measured),
 			k.loop.Frequency(), time.Duration(p.NextPoll).Round(time.Second))
-	case k.lastAgreed.IsZero():
-		return "not synchronized yet: " + p.Reason
 	}
-	return fmt.Sprintf("no agreed time for %v: %s", time.Since(k.lastAgreed).Round(time.Second), p.Reason)
+	what := "not synchronized yet"
+	if !k.lastAgreed.IsZero() {
+		what = fmt.Sprintf("no agreed time for %v", time.Since(k.lastAgreed).Round(time.Second))
+	}
+	if k.proxied.Load() { // the reason may name a server, and everybody may read this
+		return what
+	}
+	return what + ": " + p.Reason
 }
 
 // prefix stands before what a dry run says.

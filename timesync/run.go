@@ -318,6 +318,7 @@ func (k *keeper) reload(config Config) {
 		k.saved.Servers[s.Name] = s.state
 	}
 	k.Servers, k.Policy = config.Servers, config.Policy
+	k.proxied.Store(proxied(config.Servers))
 	k.adapt()
 	k.loop.cfg = k.config()
 	k.told = "" // so that what comes of it is said

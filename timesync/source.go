@@ -117,6 +117,8 @@ func (m *measurement) over(err error, samples int) bool {
 	var e *nts.Error
 	errors.As(err, &e)
 	switch nts.CodeOf(err) {
+	case nts.ProxyFailed, nts.ProxyNoUDP: // and would again
+		return true
 	// One new key exchange and not a second; the old keys stay until it has
 	// worked, since anyone on the way can say this (RFC 8915 §5.7).
 	case nts.ExchangeNAK:
@@ -206,6 +208,7 @@ func (m *measurement) exchangeKeys(ctx context.Context, p *Policy, doubt bool) (
 	o.DeferDates, o.Fallback = !p.Strict, m.state.Addrs
 	session, err := m.KeyExchange(ctx, &o)
 	if err != nil {
+		m.keyExchange = !byProxy(err) // the server knows nothing of it
 		return nil, err
 	}
 	if now := time.Now(); !doubt && !session.Chain.Holds(now) {
@@ -239,13 +242,19 @@ func (m *measurement) absent() bool {
 	case nts.DNSNotFound, nts.DNSFailed, nts.ConnectUnreachable, nts.ConnectTimeout, nts.ExchangeTimeout:
 		return true
 	}
-	return false
+	return errors.Is(m.err, nts.ErrNoProxy)
+}
+
+// byProxy tells whether it was the proxy that failed.
+func byProxy(err error) bool {
+	var e *nts.Error
+	return errors.As(err, &e) && e.Stage == nts.StageProxy
 }
 
 // unreached tells whether the server had no occasion to show a certificate.
 func (m *measurement) unreached() bool {
 	var e *nts.Error
-	return m.waiting || m.absent() || errors.As(m.err, &e) && (e.Stage == nts.StageDNS || e.Stage == nts.StageConnect)
+	return m.waiting || m.absent() || errors.As(m.err, &e) && (e.Stage == nts.StageDNS || e.Stage == nts.StageConnect || e.Stage == nts.StageProxy)
 }
 
 // expired tells by an answer's own time whether the keys it came by are too

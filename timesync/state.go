@@ -53,9 +53,10 @@ type ServerState struct {
 
 // Binding is a fingerprint of what a session's keys are bound to: whose name
 // was verified, by which authorities (PEM; empty: the system's) and pins
-// (SHA-256 of public keys, in any order). A session of another binding is not
-// to be used.
-func Binding(host string, port uint16, ca []byte, pins [][32]byte) string {
+// (SHA-256 of public keys, in any order), and as whom: through which proxy (nil:
+// none) and as which of its users. A session of another binding is not to be
+// used; by its cookies the server would know that it is the same client.
+func Binding(host string, port uint16, ca []byte, pins [][32]byte, proxy *nts.Proxy) string {
 	h := sha256.New()
 	field := func(b []byte) { // with its length, so that no two lists look alike
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
@@ -70,6 +71,12 @@ func Binding(host string, port uint16, ca []byte, pins [][32]byte) string {
 	})
 	for _, pin := range slices.Compact(sorted) {
 		field(pin[:])
+	}
+	if proxy != nil {
+		field([]byte("proxy"))
+		field([]byte(proxy.Host))
+		field(binary.BigEndian.AppendUint16(nil, proxy.Port))
+		field([]byte(proxy.User))
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -57,7 +57,7 @@ func fullState() *Saved {
 		},
 		Servers: map[string]*ServerState{
 			"time.example.net:4460": {
-				Binding: Binding("time.example.net", 4460, nil, nil),
+				Binding: Binding("time.example.net", 4460, nil, nil, nil),
 				Session: sessionWith("a1", "a2", "a3"), Dated: true, Born: stateTime,
 				Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 			},
@@ -389,6 +389,9 @@ func TestDamagedValues(t *testing.T) {
 		{"cookie of 1325", session(func(s *nts.Session) { s.Cookies[1] = make([]byte, 1325) })},
 		{"cookie twice", session(func(s *nts.Session) { s.Cookies[2] = s.Cookies[0] })},
 		{"0 addresses", session(func(s *nts.Session) { s.Servers = nil })},
+		{"a name of 254 octets, port 123 and 0", session(func(s *nts.Session) { s.Servers, s.Host, s.Port = nil, strings.Repeat("a", 254), 123 })},
+		{"a name of 1 octets, port 0 and 0", session(func(s *nts.Session) { s.Servers, s.Host = nil, "a" })},
+		{"a name of 1 octets, port 123 and 1", session(func(s *nts.Session) { s.Host, s.Port = "a", 123 })},
 		{"17 addresses", session(func(s *nts.Session) { s.Servers = slices.Repeat(s.Servers, 17) })},
 		{"address 192.0.2.1:0", session(func(s *nts.Session) { s.Servers[0] = netip.MustParseAddrPort("192.0.2.1:0") })},
 		{"address 0.0.0.0:123", session(func(s *nts.Session) { s.Servers[0] = netip.MustParseAddrPort("0.0.0.0:123") })},
@@ -504,22 +507,35 @@ func FuzzState(f *testing.F) {
 
 func TestBinding(t *testing.T) {
 	a, b := [32]byte{1}, [32]byte{2}
-	base := Binding("host", 4460, []byte("ca"), [][32]byte{a, b})
+	base := Binding("host", 4460, []byte("ca"), [][32]byte{a, b}, nil)
+	proxied := Binding("host", 4460, []byte("ca"), [][32]byte{a, b}, &nts.Proxy{Host: "proxy", Port: 1080, User: "u", Password: "p"})
 	for what, other := range map[string]string{
-		"host":    Binding("hosT", 4460, []byte("ca"), [][32]byte{a, b}),
-		"port":    Binding("host", 4461, []byte("ca"), [][32]byte{a, b}),
-		"CA":      Binding("host", 4460, []byte("cA"), [][32]byte{a, b}),
-		"no CA":   Binding("host", 4460, nil, [][32]byte{a, b}),
-		"pin":     Binding("host", 4460, []byte("ca"), [][32]byte{a}),
-		"no pins": Binding("host", 4460, []byte("ca"), nil),
-		"shifted": Binding("hos", 4460, []byte("tca"), [][32]byte{a, b}),
+		"host":    Binding("hosT", 4460, []byte("ca"), [][32]byte{a, b}, nil),
+		"port":    Binding("host", 4461, []byte("ca"), [][32]byte{a, b}, nil),
+		"CA":      Binding("host", 4460, []byte("cA"), [][32]byte{a, b}, nil),
+		"no CA":   Binding("host", 4460, nil, [][32]byte{a, b}, nil),
+		"pin":     Binding("host", 4460, []byte("ca"), [][32]byte{a}, nil),
+		"no pins": Binding("host", 4460, []byte("ca"), nil, nil),
+		"shifted": Binding("hos", 4460, []byte("tca"), [][32]byte{a, b}, nil),
+		"proxy":   proxied,
 	} {
 		if other == base {
 			t.Errorf("another %s has the same binding", what)
 		}
 	}
-	if Binding("host", 4460, []byte("ca"), [][32]byte{b, a, b}) != base {
+	if Binding("host", 4460, []byte("ca"), [][32]byte{b, a, b}, nil) != base {
 		t.Error("the order of pins matters")
+	}
+	for what, p := range map[string]nts.Proxy{
+		"host": {Host: "proxi", Port: 1080, User: "u"}, "port": {Host: "proxy", Port: 1081, User: "u"},
+		"user": {Host: "proxy", Port: 1080, User: "v"}, "no user": {Host: "proxy", Port: 1080},
+	} {
+		if Binding("host", 4460, []byte("ca"), [][32]byte{a, b}, &p) == proxied {
+			t.Errorf("another %s of the proxy has the same binding", what)
+		}
+	}
+	if Binding("host", 4460, []byte("ca"), [][32]byte{a, b}, &nts.Proxy{Host: "proxy", Port: 1080, User: "u", Password: "q"}) != proxied {
+		t.Error("a new password is another identity")
 	}
 }
 

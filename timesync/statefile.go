@@ -38,6 +38,7 @@ const (
 	maxCookies     = 8
 	maxCookieLen   = 1324
 	maxServerAddrs = 16
+	maxName        = 253
 	maxChain       = 10
 )
 
@@ -177,8 +178,10 @@ func checkSession(s *nts.Session) error {
 		return errors.New("keys of wrong length")
 	case len(s.Cookies) < 1 || len(s.Cookies) > maxCookies:
 		return fmt.Errorf("%d cookies", len(s.Cookies))
-	case len(s.Servers) < 1 || len(s.Servers) > maxServerAddrs:
+	case s.Host == "" && len(s.Servers) < 1 || len(s.Servers) > maxServerAddrs:
 		return fmt.Errorf("%d addresses", len(s.Servers))
+	case s.Host != "" && (len(s.Servers) > 0 || len(s.Host) > maxName || s.Port == 0):
+		return fmt.Errorf("a name of %d octets, port %d and %d addresses", len(s.Host), s.Port, len(s.Servers))
 	case len(s.Chain.Raw) < 1 || len(s.Chain.Raw) > maxChain:
 		return fmt.Errorf("%d certificates", len(s.Chain.Raw))
 	case s.Chain.NotAfter.Before(s.Chain.NotBefore):

@@ -74,6 +74,7 @@ type Client struct {
 	retry   time.Duration // before the second round; grows to 15 times that
 	moved   func(since time.Time) time.Duration
 	latest  atomic.Pointer[report.Report]
+	proxied atomic.Bool // the servers are reached through a proxy
 }
 
 // New makes a Client. Nothing is sent or read yet.
@@ -85,6 +86,8 @@ func New(o Options) *Client {
 		o.network = wire{}
 	}
 	c := &Client{Options: o, saved: &Saved{}, retry: time.Second, moved: moved}
+	c.proxied.Store(proxied(o.Servers))
+	c.Log = slog.New(discreet{o.Log.Handler(), &c.proxied})
 	for _, s := range o.Servers {
 		c.sources = append(c.sources, c.newSource(s))
 	}

@@ -83,6 +83,9 @@ func (c *Client) tell(r *round) *report.Report {
 // nobody says what stands behind it where no server answers and all that could
 // be reached fail for the same reason; empty: nothing to say.
 func (c *Client) nobody(measured []*measurement) string {
+	if err := stoppedByProxy(measured); err != nil {
+		return err.Error()
+	}
 	codes := make(map[nts.Code]bool)
 	refused := false // a refused connection is an answer, too
 	for _, m := range measured {
@@ -110,6 +113,17 @@ func (c *Client) nobody(measured []*measurement) string {
 	return ""
 }
 
+// stoppedByProxy is what is wrong with the proxy, where nobody was reached
+// through it.
+func stoppedByProxy(measured []*measurement) (err error) {
+	for _, m := range measured {
+		if err = m.err; m.sample != nil || !byProxy(err) {
+			return nil
+		}
+	}
+	return err
+}
+
 func (m *measurement) tell(b *ballot) report.Server {
 	out := report.Server{
 		Name: m.Name, Operator: m.Operator,
@@ -120,7 +134,9 @@ func (m *measurement) tell(b *ballot) report.Server {
 		return out
 	}
 	s := m.sample
-	out.Address = s.Server.String()
+	if s.Server.IsValid() { // else only the proxy knows it
+		out.Address = s.Server.String()
+	}
 	out.Measured = &report.Measured{
 		Offset: report.Seconds(b.vote.Offset), Delay: report.Seconds(s.Delay()),
 		Uncertainty: report.Seconds(b.vote.Uncertainty),

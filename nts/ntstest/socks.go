@@ -194,7 +194,11 @@ func (p *Proxy) talk(conn net.Conn, o ProxyOptions) error {
 	case SocksConnect:
 		return p.connect(conn, host, port, o, reply)
 	case SocksAssociate:
-		if host != "0.0.0.0" || port != 0 {
+		unspecified := "0.0.0.0" // in the family of the connection, as Dante wants it
+		if p.Addr().Addr().Is6() {
+			unspecified = "::"
+		}
+		if host != unspecified || port != 0 {
 			return fmt.Errorf("an association for %s port %d", host, port)
 		}
 		return p.associate(conn, o, reply)
