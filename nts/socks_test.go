@@ -434,7 +434,7 @@ func TestProxyAnswers(t *testing.T) {
 		{"from elsewhere", func(h, a []byte) [][]byte { return [][]byte{join(elsewhere, a)} }, ExchangeTimeout, ""},
 		{"from a name", func(h, a []byte) [][]byte { return [][]byte{join([]byte{0, 0, 0, 3, 1, 'x', 0, 123}, a)} }, ExchangeTimeout, ""},
 		{"changed", func(h, a []byte) [][]byte {
-			a[30] ^= 1
+			a[40] ^= 1
 			return [][]byte{join(h, a)}
 		}, ExchangeUnauthenticated, ExchangeUnauthenticated},
 		{"nothing", func(h, a []byte) [][]byte { return nil }, ExchangeTimeout, ExchangeTimeout},
