@@ -215,8 +215,7 @@ func read(raw, inner []byte) (*answer, error) {
 // nothing: only what can be printed is one. NTPsec says INIT and STEP while it
 // does not know the time: that refuses nothing.
 func kissCode(raw []byte) string {
-	code := string(raw[12:16])
-	if raw[1] != 0 || code == "INIT" || code == "STEP" {
+	if raw[1] != 0 {
 		return ""
 	}
 	for _, c := range raw[12:16] {
@@ -224,7 +223,10 @@ func kissCode(raw []byte) string {
 			return ""
 		}
 	}
-	return code
+	if code := string(raw[12:16]); code != "INIT" && code != "STEP" {
+		return code
+	}
+	return ""
 }
 
 // shortDuration reads 16.16 fixed-point seconds.

@@ -95,7 +95,10 @@ func parseKE(raw []byte) (*keAnswer, error) {
 			return nil, err
 		}
 	}
-	return a, a.complete(seen)
+	if err := a.complete(seen); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // complete says what a message that is well-formed lacks.

@@ -108,6 +108,7 @@ func packetMalices() []Malice {
 		{Section: "RFC 5905 7.4", Name: "RSTR, unauthenticated", Behave: says("RSTR", false), Outcome: kissed("by its policy")},
 		{Section: "RFC 5905 7.4", Name: "an unknown kiss, unauthenticated", Behave: says("ABCD", false), Outcome: kissed("refuses (kiss code ABCD)")},
 		{Section: "RFC 5905 7.4", Name: "a kiss that cannot be printed, unauthenticated", Behave: says("\x1b[1m", false), Outcome: unauthenticated},
+		{Section: "RFC 5905 7.4", Name: "INIT, which refuses nothing", Behave: says("INIT", false), Outcome: unauthenticated},
 		{Section: "RFC 5905 7.4", Name: "RATE, and then the answer", Behave: says("RATE", true), Outcome: agreed},
 		{Section: "RFC 5905 7.4", Name: "DENY, and then the answer", Behave: says("DENY", true), Outcome: agreed},
 		{Section: "RFC 5905 7.4", Name: "RATE without the identifier", Behave: all(func(request, answer []byte) []byte { return bare(request, answer, 0, "RATE")[:headerLength] }), Outcome: unauthenticated},
