@@ -222,6 +222,8 @@ func request5(conn io.ReadWriter, command byte, host string, port uint16) (bound
 		return bound, err
 	case answer[0] != socksVersion:
 		return bound, proxyFailed("what answers there is no SOCKS5 proxy")
+	case reply == 2 && command == commandAssociate:
+		return bound, noUDP("%w", reply).hint("its rules have to allow UDP ASSOCIATE, and the answers")
 	case reply != 0 && command == commandAssociate:
 		return bound, noUDP("%w", reply)
 	case reply != 0:

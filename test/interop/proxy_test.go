@@ -196,7 +196,7 @@ func withPassword(t *testing.T, w *wires) {
 func withoutUDP(t *testing.T, w *wires) {
 	w.dante(t, "none", "connect")
 	r := w.run(t, w.configure(t, proxyLine), 3, "query", "--json")
-	failed(t, r, "proxy_no_udp")
+	failed(t, r, "proxy_no_udp", "rules have to allow")
 	if to := w.onlyToProxy(t); to["UDP"] != 0 {
 		t.Errorf("packets to the proxy: %v", to)
 	}
