@@ -252,6 +252,54 @@ func TestCheckNetwork(t *testing.T) {
 	}
 }
 
+// Through a proxy nothing is probed, neither directly nor by its way: the
+// servers get what the proxy sent, which is what a query takes.
+func TestCheckProxy(t *testing.T) {
+	machineOf(t, nil, nil)
+	noNames(t)
+	for _, c := range []struct {
+		name, code string
+		path       func() *ntstest.Path
+		hint       string
+	}{
+		{"nothing passes", "exchange_timeout", func() *ntstest.Path { return &ntstest.Path{Lost: longer(0)} }, "does the proxy send UDP"},
+		{"a router answers", "exchange_unauthenticated", func() *ntstest.Path { return &ntstest.Path{Reply: ntstest.PlainAnswer} }, "in between"},
+		{"only small packets pass", "exchange_timeout", func() *ntstest.Path { return &ntstest.Path{Lost: longer(48), Reply: plainly} }, "does the proxy send UDP"},
+	} {
+		p, url := proxy(t, ntstest.ProxyOptions{})
+		var servers []*ntstest.Server
+		var paths []*ntstest.Path
+		for range 2 {
+			path := c.path()
+			servers, paths = append(servers, carried(t, ntstest.Options{}, path)), append(paths, path)
+		}
+		file := proxiedFile(t, "proxy = \""+url+"\"\n"+quick, servers...)
+		some := found(try("check", "--json", "-c", file).findings(t, exitNoAgreement))
+		if len(some) != 1 || some[0].Subject != "network" || some[0].Code != c.code || !strings.Contains(some[0].Hint, c.hint) {
+			t.Errorf("%s: %+v", c.name, some)
+		}
+		requests := 0
+		for _, path := range paths {
+			for _, r := range path.Requests() {
+				if requests++; len(r) == 48 {
+					t.Errorf("%s: plain NTP was sent", c.name)
+				}
+			}
+		}
+		if n := len(p.Stats().Datagrams); requests != n || n != 6 { // three tries each
+			t.Errorf("%s: %d requests, of which the proxy sent %d", c.name, requests, n)
+		}
+	}
+	two := []*ntstest.Server{serve(t, ntstest.Options{}), serve(t, ntstest.Options{})}
+	some := found(try("check", "--json", "-c", proxiedFile(t, "proxy = \"socks5h://127.0.0.1:9\"\n"+quick, two...)).findings(t, exitNoAgreement))
+	if len(some) != 1 || some[0].Subject != "network" || some[0].Code != "proxy_failed" || some[0].Hint == "" {
+		t.Errorf("%+v", some)
+	}
+	for _, s := range two {
+		untouched(t, s)
+	}
+}
+
 // askNames makes a resolver of the test's own answer each question with a
 // response code of DNS; below 0 it is silent.
 func askNames(t *testing.T, rcode int) {

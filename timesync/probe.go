@@ -24,7 +24,8 @@ func (c *Client) Check(ctx context.Context) (*report.Report, error) {
 	var wg sync.WaitGroup
 	for i, m := range r.measured {
 		_, err := netip.ParseAddr(m.NTS.Host)
-		p := &report.Probed{Given: err == nil || len(m.NTS.IPs) > 0 || m.NTS.Proxy != nil}
+		proxied := m.NTS.Proxy != nil
+		p := &report.Probed{Given: err == nil || len(m.NTS.IPs) > 0 || proxied, Proxied: proxied}
 		r.report.Servers[i].Probed = p
 		wg.Go(func() { (&probe{m, &c.Policy, p}).run(ctx) })
 	}
@@ -41,7 +42,7 @@ type probe struct {
 
 func (p *probe) run(ctx context.Context) {
 	s := p.state.Session
-	if s == nil || p.NTS.Proxy != nil { // what comes back to a proxy is for that to tell
+	if s == nil || p.out.Proxied { // what comes back to a proxy is not for us to see
 		return
 	}
 	code := nts.CodeOf(p.err)

@@ -44,6 +44,9 @@ var common = map[string][2]string{
 		"something on the way intercepts TLS: exempt the key exchange (port 4460) from that. Only if the servers are your own and that is your authority, set `ca_file`",
 	},
 
+	"proxy_failed": {"none of the %d servers is asked"},
+	"proxy_no_udp": {"none of the %d servers is asked"},
+
 	"exchange_timeout":         {"none of the %d servers answers NTP"},
 	"exchange_unauthenticated": {"NTP answers come in the name of each of the %d servers, and none authenticates"},
 }
@@ -53,23 +56,38 @@ var common = map[string][2]string{
 func (r *Report) shared() (groups [][]*Server) {
 	for i, stage := range stages {
 		var came []*Server
-		operators := map[string]bool{}
-		alike := true
 		for j := range r.Servers {
-			s := &r.Servers[j]
-			if s.passed() < i || i == 0 && s.given() {
-				continue
+			if s := &r.Servers[j]; s.passed() >= i && (i > 0 || !s.given()) {
+				came = append(came, s)
 			}
-			came, operators[s.Operator] = append(came, s), true
-			alike = alike && s.Error != nil && s.Error.Stage == stage[0] && s.Error.Code == came[0].Error.Code &&
-				(stage[0] != "certificate" || s.Error.Message == came[0].Error.Message) && // of one authority
-				s.why().Code == came[0].why().Code
 		}
-		if alike && len(operators) > 1 && common[came[0].Error.Code][0] != "" {
+		if alike(came, stage[0]) {
 			groups = append(groups, came)
 		}
 	}
+	var all []*Server
+	for i := range r.Servers {
+		all = append(all, &r.Servers[i])
+	}
+	if alike(all, "proxy") {
+		groups = append(groups, all)
+	}
 	return groups
+}
+
+// alike tells whether servers of several operators fail at a stage for what must
+// be one reason.
+func alike(servers []*Server, stage string) bool {
+	operators := map[string]bool{}
+	for _, s := range servers {
+		e, first := s.Error, servers[0].Error
+		if e == nil || first == nil || e.Stage != stage || e.Code != first.Code || s.why().Code != servers[0].why().Code ||
+			stage == "certificate" && e.Message != first.Message { // which names the authority
+			return false
+		}
+		operators[s.Operator] = true
+	}
+	return len(operators) > 1 && common[servers[0].Error.Code][0] != ""
 }
 
 // Findings are what a round found out about each server, about the way to all
@@ -152,6 +170,9 @@ func (s *Server) why() Finding { return s.explain(false, true) }
 func (f *Findings) network(group []*Server, level Level) {
 	e, words := group[0].Error, common[group[0].Error.Code]
 	message, hint := fmt.Sprintf(words[0], len(group)), cmp.Or(words[1], e.Hint)
+	if p := group[0].Probed; p != nil && p.Proxied {
+		hint = e.Hint
+	}
 	if e.Stage != "exchange" {
 		message += ": " + e.Message
 	}

@@ -84,6 +84,13 @@ func TestShared(t *testing.T) {
 			[]Server{fail(1, "certificate", "certificate_unknown_authority"), faulty(2, "certificate", "certificate_unknown_authority", "another")},
 			"server 1.test:4460 certificate_unknown_authority, server 2.test:4460 certificate_unknown_authority",
 		},
+		{"no proxy", []Server{fail(1, "proxy", "proxy_failed"), fail(2, "proxy", "proxy_failed")}, "network proxy_failed"},
+		{"no UDP at the proxy", []Server{fail(1, "proxy", "proxy_no_udp"), fail(2, "proxy", "proxy_no_udp")}, "network proxy_no_udp"},
+		{
+			"a proxy that reaches one",
+			[]Server{fail(1, "proxy", "proxy_failed"), fine, fail(2, "proxy", "proxy_failed")},
+			"server 1.test:4460 proxy_failed, server 2.test:4460 proxy_failed",
+		},
 		{"no NTP, and nothing known", []Server{fail(1, "exchange", "exchange_timeout"), fail(2, "exchange", "exchange_timeout")}, "network exchange_timeout"},
 		{
 			"no NTP",
