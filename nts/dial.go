@@ -169,7 +169,9 @@ func connectError(errs []error) *Error {
 	if errors.As(errs[0], &ours) {
 		return ours
 	}
-	if i := slices.IndexFunc(errs, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }); i >= 0 {
+	if i := slices.IndexFunc(errs, func(err error) bool {
+		return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+	}); i >= 0 {
 		return fail(StageConnect, ConnectRefused, "%w", errs[i]).
 			hint("no NTS key exchange there: check the port (4460 is usual)")
 	}

@@ -230,6 +230,7 @@ func TestCodeOf(t *testing.T) {
 func TestNoSocket(t *testing.T) {
 	for errno, code := range map[syscall.Errno]Code{
 		syscall.EMFILE: Internal, syscall.ENFILE: Internal, syscall.ENETUNREACH: ConnectUnreachable,
+		syscall.ECONNREFUSED: ConnectRefused, syscall.ECONNRESET: ConnectRefused,
 	} {
 		if e := connectError([]error{&net.OpError{Op: "dial", Err: errno}}); e.Code != code || e.Hint == "" {
 			t.Errorf("%v: %s, %s", errno, e.Code, e.Hint)
