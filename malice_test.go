@@ -238,19 +238,24 @@ func (w *hostileWorld) run(t *testing.T, here bool, file string) (r result, peak
 	return w.process(t, "query", "--json", "-c", file)
 }
 
-// query is a query in this process. Others can go on at the same time: only the
-// library that reads the arguments is for one at a time.
 func (w *hostileWorld) query(t *testing.T, file string) result {
+	t.Helper()
+	return w.here(t, queryAction, "query", "--json", "-c", file)
+}
+
+// here runs a command in this process. Others can go on at the same time: only
+// the library that reads the arguments is for one at a time.
+func (w *hostileWorld) here(t *testing.T, do cli.ActionFunc, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	var context *cli.Context
 	w.Lock()
 	app := newApp(&stdout, &stderr)
-	app.Command("query").Action = func(c *cli.Context) error {
+	app.Command(args[0]).Action = func(c *cli.Context) error {
 		context = c
 		return nil
 	}
-	args, err := arrange(app, []string{"ntsclient", "query", "--json", "-c", file})
+	args, err := arrange(app, append([]string{"ntsclient"}, args...))
 	if err == nil {
 		err = app.Run(args)
 	}
@@ -258,8 +263,42 @@ func (w *hostileWorld) query(t *testing.T, file string) result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code := exitCode(queryAction(context), &stderr)
+	code := exitCode(do(context), &stderr)
 	return result{code, stdout.String(), stderr.String()}
+}
+
+// A second start asks for no second key exchange, be the server good or bad: with
+// cookies it needs none, and without them the back-off holds (RFC 8915 §4.2). One
+// of each kind of end is enough.
+func TestMaliceTwice(t *testing.T) {
+	w := newHostileWorld(t)
+	ends := map[ntstest.Outcome]bool{}
+	for _, m := range ntstest.Malices() {
+		end := m.Outcome
+		if end.Part = ""; ends[end] || m.Stage() == "dns" { // that may be for want of a network
+			continue
+		}
+		ends[end] = true
+		t.Run(m.Name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, m.Options(w.ca))
+			dir := t.TempDir()
+			text := strings.Replace(settings(3*time.Second, 300*time.Millisecond), `state_dir = ""`, `state_dir = "state"`, 1)
+			file := write(t, filepath.Join(dir, "ntsclient.toml"), text+strings.ReplaceAll(entry(t, dir, s), "time.test", cmp.Or(m.Host, "time.test")))
+			for range 2 {
+				r := w.here(t, syncAction, "sync", "--dry-run", "--json", "--log-level", "error", "-c", file)
+				if _, err := readable(r); err != nil {
+					t.Error(err)
+				}
+			}
+			if stats := s.Stats(); stats.Connections != 1 || stats.Requests > 6 || stats.Replayed > 0 {
+				t.Errorf("%+v", stats)
+			}
+		})
+	}
+	if len(ends) < 20 {
+		t.Errorf("only %d kinds of end", len(ends))
+	}
 }
 
 // process runs the program in a process; arguments in front may be environment.
