@@ -412,6 +412,9 @@ func TestNothingLeaks(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which closes what was forgotten
 	s := start(t, ntstest.Options{})
 	deaf := start(t, ntstest.Options{Loss: func(int) bool { return true }})
+	_, good := startProxy(t, ntstest.ProxyOptions{})
+	_, bad := startProxy(t, refuse(ntstest.SocksAssociate, 7))
+	_, dying := startProxy(t, ntstest.ProxyOptions{Ends: func(int) bool { return true }})
 	one := func() {
 		establish(t, s).Exchange(enough(t), Route{})
 		establish(t, deaf).Exchange(lossContext(t, deaf), Route{})
@@ -422,6 +425,13 @@ func TestNothingLeaks(t *testing.T) {
 		KeyExchange(enough(t), o)
 		o.IPs, o.Port = []netip.Addr{netip.MustParseAddr("127.0.0.3"), netip.MustParseAddr("127.0.0.1")}, s.KE().Port()
 		KeyExchange(enough(t), o)
+		for _, route := range []Route{good, bad, dying} {
+			via := clientOf(s)
+			via.Route = route
+			if session, err := KeyExchange(enough(t), via); err == nil {
+				session.Exchange(enough(t), route)
+			}
+		}
 	}
 	count := func() (files, goroutines int) {
 		entries, err := os.ReadDir("/proc/self/fd")

@@ -122,6 +122,9 @@ func TestProxyTrouble(t *testing.T) {
 		if r := m.client.Latest(); r.Result != report.NoAgreement || !strings.HasSuffix(r.Reason, ": the proxy cannot be reached: connection refused") {
 			t.Errorf("%+v", r)
 		}
+		if got := m.boss.sentence(); got != "not synchronized yet" { // without the reason, which may name a server
+			t.Errorf("the status is %q", got)
+		}
 		if n := m.said("no agreed time", "proxy=\"the proxy cannot be reached: connection refused\""); n != 1 {
 			t.Errorf("it is said %d times", n)
 		}
@@ -138,6 +141,13 @@ func TestProxyTrouble(t *testing.T) {
 		wait(2 * m.options.Policy.MinPoll)
 		if r := m.client.Latest(); r.Result != report.Agreed {
 			t.Errorf("%+v", r)
+		}
+		for _, s := range m.servers { // as getting associations takes its time
+			s.set(func(s *loopServer) { s.delay = m.options.Policy.AnswerTimeout * 3 / 2 })
+		}
+		wait(time.Hour)
+		if r := m.client.Latest(); r.Servers[0].ReasonCode != "too_distant" {
+			t.Errorf("%+v", r.Servers[0])
 		}
 		m.end()
 		if m.said("a:4460") != 0 {

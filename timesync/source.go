@@ -274,6 +274,9 @@ func (s *source) pause(ctx context.Context, interval time.Duration) bool {
 // ask is one exchange. Of a clock that is steered the correction is read before
 // and after it.
 func (m *measurement) ask(ctx context.Context, timeout time.Duration) (*nts.Sample, error) {
+	if m.NTS.Proxy != nil { // of which an association is to be had first
+		timeout *= 2
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	m.sending(time.Now())
