@@ -55,6 +55,14 @@ func keFails(stage nts.Stage, code nts.Code) func(*loopServer) {
 	return func(s *loopServer) { s.keError = ntsError(stage, code) }
 }
 
+// aDay is one, or a shorter one with -short.
+func aDay() time.Duration {
+	if testing.Short() {
+		return 4 * time.Hour
+	}
+	return 24 * time.Hour
+}
+
 // pester adds a server of each kind to three that are honest.
 func (m *machine) pester() {
 	for i, n := range nuisances {
@@ -149,7 +157,7 @@ func TestSyncManners(t *testing.T) {
 	simulate(t, 3, func(m *machine) {
 		m.options.StateDir = t.TempDir()
 		m.pester()
-		for m.age() < 24*time.Hour {
+		for m.age() < aDay() {
 			r := m.sync(SyncOptions{})
 			if r.Result != report.Agreed {
 				t.Fatalf("after %v: %s", m.age(), r.Reason)
@@ -289,7 +297,7 @@ func TestMannersOnWrongClock(t *testing.T) {
 				m.set(func(c *loopClock) { c.correct = off.Seconds() })
 				change(m)
 				m.start()
-				wait(24 * time.Hour)
+				wait(aDay())
 				m.wantManners(loopManners)
 				if e := m.error(); e.Abs() < 5*time.Minute {
 					t.Errorf("the clock is off by %v only", e)
@@ -304,7 +312,7 @@ func TestMannersOnWrongClock(t *testing.T) {
 		m.options.StateDir = t.TempDir()
 		m.pester()
 		m.dry, m.correct = true, -600
-		for range 24 * 12 {
+		for m.age() < aDay() {
 			m.sync(SyncOptions{DryRun: true})
 			wait(5 * time.Minute)
 		}

@@ -422,6 +422,9 @@ type loopServer struct {
 	rng   *rand.Rand
 
 	delay    time.Duration // of the whole round trip, at least
+	upMore   time.Duration // one way
+	downMore time.Duration
+	sway     func() (upMore, downMore time.Duration)
 	lie      func() time.Duration
 	leap     uint8
 	loss     float64
@@ -515,6 +518,11 @@ func (s *loopServer) exchange(ctx context.Context, session *nts.Session) (*nts.S
 	s.when = append(s.when, time.Now())
 	lost := s.down || s.deaf || s.rng.Float64() < s.loss
 	up, down := s.delay/2+time.Duration(s.rng.ExpFloat64()*1e5), s.delay/2+time.Duration(s.rng.ExpFloat64()*1e5)
+	up, down = up+s.upMore, down+s.downMore
+	if s.sway != nil {
+		upMore, downMore := s.sway()
+		up, down = up+upMore, down+downMore
+	}
 	kiss, lie, leap := s.kiss, time.Duration(0), s.leap
 	if s.lie != nil {
 		lie = s.lie()
