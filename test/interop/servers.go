@@ -145,7 +145,7 @@ func (s *Server) choosePorts(t T) {
 func (s *Server) configuration() string {
 	switch s.Kind {
 	case NTPsec:
-		orphan := "tos orphan 1 orphanwait 1" // serves the time without setting it
+		orphan := "tos orphan 1 orphanwait 0" // serves the time without setting it
 		if s.Lost {
 			orphan = ""
 		}
@@ -236,7 +236,7 @@ func (s *Server) synchronized(from net.IP) error {
 		return err
 	}
 	defer udp.Close()
-	if err := udp.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := udp.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 		return err
 	}
 	packet := make([]byte, 48)
