@@ -331,7 +331,7 @@ func TestMannersWhileOthersSetTheClock(t *testing.T) {
 			m.jump(50 * ms)
 			wait(time.Second)
 		}
-		// Once at the first of them, and once in each MinPoll more.
+		// A few times at first, and then once in each MinPoll more.
 		if n := m.requests("a") - before; n < 3600/64 || n > 2*3600/64+10 {
 			t.Errorf("%d requests while another program set the clock 3600 times", n)
 		}

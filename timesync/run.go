@@ -79,6 +79,7 @@ type keeper struct {
 	rate      float64
 	suspended time.Duration // as of the last round
 	disturbed time.Time     // others set the clock, and it was measured at once
+	calm      time.Duration // that has to pass before the next time
 
 	said          time.Time // that the clock is held
 	told, meddled string    // in the log, of the result and of interference

@@ -186,6 +186,7 @@ func TestMeasuredAtOnce(t *testing.T) {
 		"set back":    func(m *machine) { m.jump(-10 * time.Minute) },
 		"set forward": func(m *machine) { m.jump(300 * ms) },
 		"a little":    func(m *machine) { m.jump(20 * ms) },
+		"twice":       func(m *machine) { m.jump(ms * 300); wait(5 * time.Second); m.jump(-5 * time.Minute) },
 		"signal":      func(m *machine) { m.usr1 <- struct{}{} },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -199,8 +200,11 @@ func TestMeasuredAtOnce(t *testing.T) {
 					t.Error("not measured")
 				}
 				set := 1
-				if name == "signal" {
+				switch name {
+				case "signal":
 					set = 0
+				case "twice":
+					set = 2
 				}
 				m.wantSaid(set, "WARN", "the clock was set by another program")
 				wait(time.Hour)

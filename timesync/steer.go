@@ -123,12 +123,16 @@ func (k *keeper) changed() (measure bool, err error) {
 		k.leap = 0
 		k.loop.Leap(leap)
 	default:
-		// At once, but not each time where somebody does it all the time.
-		if rest := k.Policy.MinPoll - time.Since(k.disturbed); rest > 0 {
+		// At once, but ever more rarely where somebody does it all the time.
+		since := time.Since(k.disturbed)
+		if rest := k.calm - since; rest > 0 {
 			k.next.Reset(rest)
 			return false, k.remark()
 		}
-		k.disturbed = time.Now()
+		if since > 2*k.Policy.MinPoll {
+			k.calm = 0
+		}
+		k.disturbed, k.calm = time.Now(), min(max(2*k.calm, startInterval), k.Policy.MinPoll)
 		// Samples hold: they are of the raw clock, which nobody sets.
 		k.Log.Warn("the clock was set by another program", "by", report.Offset(jump))
 	}
