@@ -153,7 +153,6 @@ func (r *Route) command(ctx context.Context, command byte, host string, port uin
 		return nil, bound, err
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	if command == commandAssociate {
 		// We may be seen from elsewhere than here, so that we name no source; but
 		// its family, as Dante takes no other than that of the connection.
@@ -164,7 +163,7 @@ func (r *Route) command(ctx context.Context, command byte, host string, port uin
 	if err = r.Proxy.greet(conn); err == nil {
 		bound, err = request5(conn, command, host, port)
 	}
-	if err == nil {
+	if stop() && err == nil { // else its deadline is over
 		return conn, bound, nil
 	}
 	conn.Close()

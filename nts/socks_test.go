@@ -141,6 +141,10 @@ func TestProxy(t *testing.T) {
 			}},
 		},
 		{
+			name: "a proxy on IPv6", host: "hidden.test", hosts: []string{"hidden.test"}, target: "hidden.test",
+			proxy: ntstest.ProxyOptions{Listen: "[::1]:0"},
+		},
+		{
 			name: "from an address", host: "hidden.test", hosts: []string{"hidden.test"}, target: "hidden.test",
 			options: func(o *Options) { o.Bind.Addr = netip.MustParseAddr("127.0.0.3") },
 		},

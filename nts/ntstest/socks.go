@@ -3,6 +3,7 @@ package ntstest
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -179,8 +180,12 @@ func (p *Proxy) talk(conn net.Conn, o ProxyOptions) error {
 		return nil // it went away
 	}
 	host, port, err := readTarget(conn)
-	if err != nil || head[0] != 5 || head[2] != 0 {
+	var f fault
+	switch {
+	case head[0] != 5 || head[2] != 0 || errors.As(err, &f):
 		return fmt.Errorf("request %x: %w", head, err)
+	case err != nil:
+		return nil // it went away
 	}
 	p.note(func(s *ProxyStats) { s.Requests = append(s.Requests, ProxyRequest{head[1], host, port, user}) })
 	reply := func(code byte, bound []byte) { conn.Write(append([]byte{5, code, 0}, bound...)) }
@@ -213,7 +218,10 @@ func greet(conn net.Conn, o ProxyOptions) (user string, ok bool, err error) {
 		return "", false, nil
 	}
 	methods := make([]byte, head[1])
-	if _, err := io.ReadFull(conn, methods); err != nil || head[0] != 5 {
+	if _, err := io.ReadFull(conn, methods); err != nil {
+		return "", false, nil
+	}
+	if head[0] != 5 {
 		return "", false, fmt.Errorf("greeting %x %x", head, methods)
 	}
 	want := byte(0)
@@ -251,6 +259,11 @@ func greet(conn net.Conn, o ProxyOptions) (user string, ok bool, err error) {
 	return user, true, nil
 }
 
+// fault is one of the client's.
+type fault string
+
+func (f fault) Error() string { return string(f) }
+
 // readTarget reads type, address and port. What is an address must not be sent
 // as a name.
 func readTarget(r io.Reader) (host string, port uint16, err error) {
@@ -265,14 +278,17 @@ func readTarget(r io.Reader) (host string, port uint16, err error) {
 		}
 		length, kind[0] = int(kind[0]), 3
 	}
+	if length == 0 {
+		return "", 0, fault(fmt.Sprintf("an address of type %d and no octets", kind[0]))
+	}
 	b := make([]byte, length+2)
-	if _, err := io.ReadFull(r, b); err != nil || length == 0 {
-		return "", 0, fmt.Errorf("an address of type %d and %d octets: %v", kind[0], length, err)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return "", 0, err
 	}
 	host, port = string(b[:length]), binary.BigEndian.Uint16(b[length:])
 	if kind[0] == 3 {
 		if _, err := netip.ParseAddr(host); err == nil {
-			return "", 0, fmt.Errorf("the address %s as a name", host)
+			return "", 0, fault("the address " + host + " as a name")
 		}
 		return host, port, nil
 	}
