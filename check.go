@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -112,6 +113,10 @@ func configured(c *cli.Context, cfg *config.Config, f *report.Findings) {
 		note(f, "configuration", "too_few_operators",
 			fmt.Sprintf("without the right time %d operators have to agree, and there are %d: enough for a clock that is about right", need, n),
 			fmt.Sprintf("add servers of other operators, or accept fewer: in [bootstrap] write `min_operators = %d`", n))
+	}
+	if info, err := os.Stat(cmp.Or(named(c), defaultConfig)); err == nil && cfg.Proxy != nil && cfg.Proxy.Password != "" && info.Mode()&0o004 != 0 {
+		note(f, "configuration", "password_readable", "everybody on this machine can read the proxy's password in "+source(c),
+			"chgrp it to the group that ntsclient runs as, and chmod 0640")
 	}
 	if !system {
 		f.OK("authorities", "authorities", "each server has its `ca_file`")

@@ -111,6 +111,15 @@ func TestProxy(t *testing.T) {
 	if r := try("check", "-c", proxied, "--json"); strings.Contains(r.stdout, "name resolved") || !strings.Contains(r.stdout, "authenticated answer") {
 		t.Errorf("%+v", r)
 	}
+	for mode, want := range map[os.FileMode]bool{0o640: false, 0o644: true} {
+		if err := os.Chmod(proxied, mode); err != nil {
+			t.Fatal(err)
+		}
+		r := try("check", "--offline", "-c", proxied, "--json")
+		if strings.Contains(r.stdout, "password_readable") != want || strings.Contains(r.stdout, "p@ss") {
+			t.Errorf("mode %o: %s", mode, r.stdout)
+		}
+	}
 	onlyVia(t, []*ntstest.Server{s}, p)
 	for _, r := range p.Stats().Requests {
 		if r.User != "u:ser" {
