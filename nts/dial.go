@@ -18,6 +18,9 @@ const (
 	maxAddrs = 16
 )
 
+// ErrResolver says that a resolver answers, and fails.
+var ErrResolver = errors.New("the resolver fails")
+
 // serverFailure is the library's word for SERVFAIL and REFUSED (RFC 1035
 // §4.1.1).
 const serverFailure = "server misbehaving"
@@ -42,7 +45,7 @@ func (o *Options) lookup(ctx context.Context, host string) ([]netip.Addr, error)
 	case ctx.Err() != nil:
 		err = errors.New("no resolver answers in time")
 	case dns != nil && dns.Err == serverFailure:
-		err = fmt.Errorf("the resolver %s fails", dns.Server)
+		err = fmt.Errorf("%w (%s)", ErrResolver, dns.Server)
 		mend = "one that checks DNSSEC or speaks DNS over TLS needs the right time itself: `ips` needs none"
 	}
 	return nil, fail(StageDNS, DNSFailed, "looking up %s: %w", host, err).hint("%s", mend)

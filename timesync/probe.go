@@ -25,7 +25,10 @@ func (c *Client) Check(ctx context.Context) (*report.Report, error) {
 	for i, m := range r.measured {
 		_, err := netip.ParseAddr(m.NTS.Host)
 		proxied := m.NTS.Proxy != nil
-		p := &report.Probed{Given: err == nil || len(m.NTS.IPs) > 0 || proxied, Proxied: proxied}
+		p := &report.Probed{
+			Unresolved: errors.Is(m.err, nts.ErrResolver),
+			Given:      err == nil || len(m.NTS.IPs) > 0 || proxied, Proxied: proxied,
+		}
 		r.report.Servers[i].Probed = p
 		wg.Go(func() { (&probe{m, &c.Policy, p}).run(ctx) })
 	}

@@ -109,7 +109,7 @@ func (r *Report) Findings(doubt bool) []Finding {
 	for _, g := range groups {
 		f.network(g, trouble)
 	}
-	if doubt && slices.ContainsFunc(r.Servers, func(s Server) bool { return s.Error != nil && s.Error.Code == "dns_failed" }) {
+	if doubt && slices.ContainsFunc(r.Servers, func(s Server) bool { return s.Probed != nil && s.Probed.Unresolved }) {
 		f.Add(Note, "network", "dns", "dns_needs_time",
 			"this clock is in doubt, and a resolver that checks DNSSEC or speaks DNS over TLS needs the right time to look up names",
 			"give `ips` for the servers: then no name is looked up")

@@ -175,15 +175,18 @@ func TestExplain(t *testing.T) {
 // Names that are not looked up while the clock is in doubt may need the time.
 func TestNamesNeedTime(t *testing.T) {
 	for _, c := range []struct {
-		code string
-		want string
+		code    string
+		refused bool
+		want    string
 	}{
-		{"dns_failed", "network dns_failed, network dns_needs_time"},
-		{"dns_not_found", "network dns_not_found"},
-		{"connect_timeout", "network connect_timeout"},
+		{"dns_failed", true, "network dns_failed, network dns_needs_time"},
+		{"dns_failed", false, "network dns_failed"}, // nobody answers
+		{"dns_not_found", false, "network dns_not_found"},
+		{"connect_timeout", false, "network connect_timeout"},
 	} {
 		stage, _, _ := strings.Cut(c.code, "_")
 		r := Report{Command: "check", Servers: []Server{faulty(1, stage, c.code, "it failed"), faulty(2, stage, c.code, "it failed")}}
+		r.Servers[1].Probed.Unresolved = c.refused
 		if got := told(r.Findings(true)); got != c.want {
 			t.Errorf("%s, want %s", got, c.want)
 		}

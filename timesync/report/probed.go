@@ -20,8 +20,9 @@ const (
 // Probed is what a check finds out about a server besides. It explains, and
 // holds no time.
 type Probed struct {
-	Given   bool // nothing was looked up here to reach it
-	Proxied bool // a proxy reached it, and so nothing was probed
+	Unresolved bool // a resolver answered that it cannot look up the name
+	Given      bool // nothing was looked up here to reach it
+	Proxied    bool // a proxy reached it, and so nothing was probed
 
 	Address string // address:port where NTP was probed
 	Plain   Reply  // to NTP of 48 octets, without NTS
