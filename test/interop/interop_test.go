@@ -52,8 +52,8 @@ func checkRound(t *testing.T, r report.Report, command string) {
 	if r.Result != report.Agreed || r.Agreement == nil {
 		t.Fatalf("result %s: %s", r.Result, r.Reason)
 	}
-	if abs(r.Offset) > r.Uncertainty || r.Uncertainty > seconds(0.1) {
-		t.Errorf("offset %v ± %v, want 0 within 0.1 s", r.Offset, r.Uncertainty)
+	if abs(r.Offset) > r.Uncertainty || r.Uncertainty > seconds(1) { // on a busy machine, too
+		t.Errorf("offset %v ± %v, want 0 within 1 s", r.Offset, r.Uncertainty)
 	}
 	if r.Interval[0] > 0 || r.Interval[1] < 0 {
 		t.Errorf("agreed interval %v does not hold the truth", r.Interval)
@@ -95,7 +95,7 @@ func checkServer(t *testing.T, got report.Server, s *Server, ip string) {
 	if abs(got.Offset) > got.Uncertainty || got.Uncertainty < got.Delay/2 {
 		t.Errorf("%s: offset %v ± %v, delay %v", ip, got.Offset, got.Uncertainty, got.Delay)
 	}
-	if got.Delay <= 0 || got.Delay > seconds(0.1) {
+	if got.Delay <= 0 || got.Delay > seconds(1) {
 		t.Errorf("%s: delay %v on loopback", ip, got.Delay)
 	}
 	if got.RootDelay != 0 || got.RootDispersion < 0 || got.RootDispersion > seconds(0.1) {

@@ -78,6 +78,7 @@ func TestRefusals(t *testing.T) {
 		{"denied", Server{Kind: NTPsec, Extra: "restrict 127.0.0.1 noserve kod"}, nil, exchange, "exchange_timeout", 0}, // no kiss, though
 		{"ignored", Server{Kind: NTPdRS, Serving: `denylist = { filter = ["127.0.0.1/32"], action = "ignore" }`}, nil, exchange, "exchange_timeout", 0},
 		{"denied", Server{Kind: NTPdRS, Serving: `denylist = { filter = ["127.0.0.1/32"], action = "deny" }`}, nil, exchange, "exchange_kiss", 0},
+		{"none of our algorithms", Server{Kind: Chrony13, Extra: "ntsaeads 17"}, nil, "key_exchange", "ke_no_aead", 0},
 		{"stopped", Server{Kind: Chrony12, Extra: "ntsprocesses 0"}, signal(syscall.SIGSTOP), tlsStage, "tls_timeout", 0},
 		{"stopped", Server{Kind: NTPsec}, signal(syscall.SIGSTOP), tlsStage, "tls_timeout", 0},
 		{"stopped", Server{Kind: NTPdRS}, signal(syscall.SIGSTOP), tlsStage, "tls_timeout", 0},
