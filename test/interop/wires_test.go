@@ -41,13 +41,18 @@ var (
 type wires struct {
 	lab
 	client, proxy *Party
-	capture       *Capture
 	servers       []*Server
+
+	capture *Capture
+	begin   int           // of the packets to look at
+	earlier map[flow]bool // connections that began before them
 }
+
+type flow struct{ from, to netip.AddrPort }
 
 func newWires(t *testing.T, wayAround bool) *wires {
 	t.Helper()
-	w := &wires{lab: newLab(t)}
+	w := &wires{lab: newLab(t), earlier: map[flow]bool{}}
 	if !Isolated() {
 		skip(t, "namespaces are not allowed here")
 	}
@@ -57,7 +62,7 @@ func newWires(t *testing.T, wayAround bool) *wires {
 		file += addr.String() + " " + name + "\n"
 		servers = append(servers, addr.String()+"/24")
 	}
-	resolver := fmt.Sprintf("nameserver %v\noptions timeout:1 attempts:1\n", nameHost)
+	resolver := fmt.Sprintf("nameserver %v\n", nameHost)
 	w.client = NewParty(t, map[string]string{"/etc/hosts": "198.18.1.1 proxy.test\n", "/etc/resolv.conf": resolver})
 	w.proxy = NewParty(t, map[string]string{
 		"/etc/hosts": file, "/etc/resolv.conf": "",
@@ -73,6 +78,19 @@ func newWires(t *testing.T, wayAround bool) *wires {
 	serveNames(t)
 	w.capture = w.client.Capture(t)
 	return w
+}
+
+// watch leaves out of what follows all packets so far, and what may still end
+// the connections that began with them.
+func (w *wires) watch(t *testing.T) {
+	t.Helper()
+	all := w.capture.Packets(t)
+	for _, p := range all[w.begin:] {
+		if p.Protocol == "TCP" {
+			w.earlier[flow{p.From, p.To}] = true
+		}
+	}
+	w.begin = len(all)
 }
 
 // serveNames answers every question for the addresses of hosts.
@@ -166,9 +184,9 @@ func (w *wires) dante(t *testing.T, method, commands string) *Proxy {
 // without ARP and IPv6's talk with its neighbours.
 func (w *wires) sent(t *testing.T) (toProxy, around []Packet) {
 	t.Helper()
-	for _, p := range w.capture.Packets(t) {
+	for _, p := range w.capture.Packets(t)[w.begin:] {
 		switch {
-		case p.Protocol == "ARP" || p.Protocol == "ND":
+		case p.Protocol == "ARP", p.Protocol == "ND", p.Protocol == "TCP" && w.earlier[flow{p.From, p.To}]:
 		case (p.To.Addr() == lanProxy || p.To.Addr() == socks6.Addr()) && p.To.Port() != 53:
 			toProxy = append(toProxy, p)
 		default:
