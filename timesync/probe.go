@@ -19,7 +19,7 @@ func (c *Client) Check(ctx context.Context) (*report.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.Policy.Deadline)
+	within, cancel := context.WithTimeout(ctx, c.Policy.Deadline)
 	defer cancel()
 	var wg sync.WaitGroup
 	for i, m := range r.measured {
@@ -30,9 +30,12 @@ func (c *Client) Check(ctx context.Context) (*report.Report, error) {
 			Given:      err == nil || len(m.NTS.IPs) > 0 || proxied, Proxied: proxied,
 		}
 		r.report.Servers[i].Probed = p
-		wg.Go(func() { (&probe{m, &c.Policy, p}).run(ctx) })
+		wg.Go(func() { (&probe{m, &c.Policy, p}).run(within) })
 	}
 	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	return r.report, nil
 }
 

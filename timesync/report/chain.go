@@ -170,8 +170,11 @@ func (s *Server) why() Finding { return s.explain(false, true) }
 func (f *Findings) network(group []*Server, level Level) {
 	e, words := group[0].Error, common[group[0].Error.Code]
 	message, hint := fmt.Sprintf(words[0], len(group)), cmp.Or(words[1], e.Hint)
-	if p := group[0].Probed; p != nil && p.Proxied {
+	switch p := group[0].Probed; {
+	case p != nil && p.Proxied:
 		hint = e.Hint
+	case e.Code == "connect_timeout" && !group[0].given():
+		hint = "names are looked up, so that a network seems to be there: let TCP to this port out"
 	}
 	if e.Stage != "exchange" {
 		message += ": " + e.Message

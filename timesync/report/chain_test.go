@@ -195,3 +195,28 @@ func TestNamesNeedTime(t *testing.T) {
 		}
 	}
 }
+
+// What is known besides chooses the mend.
+func TestNetworkMend(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		Probed
+		want string
+	}{
+		{"names were looked up", Probed{}, "names are looked up"},
+		{"addresses are given", Probed{Given: true}, "if the network is up"},
+		{"a proxy connects", Probed{Given: true, Proxied: true}, "its own mend"},
+	} {
+		r := Report{Command: "check"}
+		for i := range 2 {
+			s := faulty(i, "connect", "connect_timeout", "it failed")
+			s.Probed = &c.Probed
+			r.Servers = append(r.Servers, s)
+		}
+		for _, f := range r.Findings(false) {
+			if f.Subject == "network" && !strings.Contains(f.Hint, c.want) {
+				t.Errorf("%s: %+v", c.name, f)
+			}
+		}
+	}
+}
