@@ -9,8 +9,8 @@ import (
 )
 
 // A Path carries NTP packets to a server and back, as networks do: some are
-// lost, and some are answered on the way. It is put between client and server
-// by the key exchange, which names it.
+// lost, and some are answered on the way. Clients find it where the key
+// exchange says that the server is.
 type Path struct {
 	// Lost tells whether a packet is lost, to the server (forth) or from it.
 	Lost func(forth bool, packet []byte) bool
@@ -30,12 +30,10 @@ type Path struct {
 // Carry puts the path before a server, whose key exchange names it from then
 // on.
 func (p *Path) Carry(s *Server) error {
-	near, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.NTP().Addr(), 0)))
-	if err != nil {
+	if err := p.Connect(netip.AddrPortFrom(s.NTP().Addr(), 0), s.NTP()); err != nil {
 		return err
 	}
-	p.near, p.far, p.away = near, s.NTP(), map[netip.AddrPort]*net.UDPConn{}
-	port := uint16Octets(near.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	port := uint16Octets(p.near.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	s.Change(func(o *Options) {
 		o.KE = func(records []Record) []Record {
 			for i := range records {
@@ -46,6 +44,17 @@ func (p *Path) Carry(s *Server) error {
 			return records
 		}
 	})
+	return nil
+}
+
+// Connect makes near the end of the path at which clients find the server that
+// is at far.
+func (p *Path) Connect(near, far netip.AddrPort) (err error) {
+	p.near, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(near))
+	if err != nil {
+		return err
+	}
+	p.far, p.away = far, map[netip.AddrPort]*net.UDPConn{}
 	p.wg.Go(p.forth)
 	return nil
 }
