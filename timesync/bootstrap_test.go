@@ -337,6 +337,22 @@ func TestElectReportsSecondVote(t *testing.T) {
 	}
 }
 
+// A chain that fails at the agreed time for another reason than its dates says so.
+func TestElectSaysWhyChainsFail(t *testing.T) {
+	var ballots []*ballot
+	for _, v := range honest("a", "b", "c", "d") {
+		ballots = append(ballots, v.ballot(truth))
+	}
+	ballots[3].verify = func(time.Time) error {
+		return &nts.Error{Stage: nts.StageCertificate, Code: nts.CertificateInvalid, Err: errors.New("its authority may sign no such name")}
+	}
+	e := electorateOf(honest("a", "b", "c", "d"))
+	result := e.elect(ballots, truth)
+	if out := ballots[3].out; result.err != nil || out.Code != "outside_window" || !strings.Contains(out.Reason, "may sign no such name") {
+		t.Errorf("%v, %+v", result.err, out)
+	}
+}
+
 // One that may not vote does not, in neither vote.
 func TestElectUnfit(t *testing.T) {
 	voters := honest("a", "b", "c")

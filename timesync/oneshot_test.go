@@ -149,6 +149,23 @@ func TestCrystalNotUsable(t *testing.T) {
 	}
 }
 
+// A raw clock that is no crystal's teaches nothing, however long it is watched.
+func TestCrystalOfNoCrystal(t *testing.T) {
+	var c Crystal
+	for run := range 200 {
+		hours := float64(run) / 6
+		if run > 6 { // once it is known
+			hours = float64(3 * (run - 6))
+		}
+		if f, usable := c.Learn(pair(hours, 700, 200*time.Millisecond)); usable || f != (Frequency{}) {
+			t.Fatalf("after %v hours: %v, %v", hours, f, usable)
+		}
+	}
+	if len(c.Pairs) < maxPairs {
+		t.Errorf("%d pairs: they were dropped for another reason", len(c.Pairs))
+	}
+}
+
 // Runs in quick succession do not push out those that tell.
 func TestCrystalKeepsItsSpan(t *testing.T) {
 	var c Crystal

@@ -344,6 +344,37 @@ func TestRunRefused(t *testing.T) {
 	}
 }
 
+// A clock that can no longer be set ends the loop, which says so, whatever it was
+// about to do.
+func TestClockBreaks(t *testing.T) {
+	broken := errors.New("broken")
+	for name, then := range map[string]func(*machine){
+		"at a poll":            func(*machine) {},
+		"at a step":            func(m *machine) { m.jump(time.Minute) },
+		"at the end of a slew": func(m *machine) { m.each(func(s *loopServer) { s.down = true }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, 2, func(m *machine) {
+				m.start()
+				wait(2 * time.Hour)
+				m.jump(50 * ms) // to be slewed
+				wait(5 * time.Second)
+				m.loopClock.set(func(c *loopClock) { c.broken = broken })
+				then(m)
+				wait(time.Hour)
+				select {
+				case err := <-m.ended:
+					if !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "correcting the clock: ") {
+						t.Errorf("ended with %v", err)
+					}
+				default:
+					t.Error("goes on")
+				}
+			})
+		})
+	}
+}
+
 // Configured anew, servers that are the same keep their keys.
 func TestReload(t *testing.T) {
 	simulate(t, 3, func(m *machine) {

@@ -570,6 +570,36 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+// The last report is read as it was kept, and only from whom it can be believed.
+func TestLastReport(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := LastReport(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("none: %v", err)
+	}
+	if _, err := LastReport(filepath.Join(dir, "nowhere")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+	w := newWorld(t, 2, nil)
+	w.options.StateDir = dir
+	want := w.sync()
+	if got, err := LastReport(dir); err != nil || got.Result != want.Result || !got.Time.Equal(want.Time) || len(got.Servers) != 2 {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	path := filepath.Join(dir, reportName)
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LastReport(dir); err == nil || !strings.Contains(err.Error(), "others may write it") {
+		t.Errorf("one that others may write: %v", err)
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := LastReport(dir); err == nil || r != nil {
+		t.Errorf("half of one: %+v, %v", r, err)
+	}
+}
+
 func TestBackoffRemaining(t *testing.T) {
 	b := &Backoff{Failures: 3, Since: stateTime, Wait: time.Minute}
 	for _, c := range []struct {
