@@ -167,18 +167,15 @@ func (w *hostileWorld) judge(m *ntstest.Malice, out *report.Report, code int, li
 	got, text := s.ReasonCode, s.Reason
 	if s.Error != nil {
 		got, text = s.Error.Code, s.Error.Message
-		w.met(got)
 	}
 	told := fmt.Sprintf("%s: %s, %s (%+v)", s.Verdict, got, text, s.Error)
-	starved := slices.ContainsFunc(out.Servers, func(s report.Server) bool {
-		return s.Error != nil && (strings.HasSuffix(s.Error.Code, "_timeout") || s.Error.Code == "deadline") && s.Error.Code != m.Code
-	})
+	// On a busy machine less may come of it than could: never more.
 	problem := func(format string, args ...any) error {
 		err := fmt.Errorf(format+"\n%s", append(args, told)...)
-		if starved {
-			return starvation{err}
+		if more := s.Verdict != report.Failed && want.Verdict == "failed" || code == exitOK && !company && want.Verdict != "agreed"; more {
+			return err
 		}
-		return err
+		return starvation{err}
 	}
 	if string(s.Verdict) != want.Verdict || got != want.Code || s.Error != nil && s.Error.Stage != want.Stage() || !strings.Contains(text, want.Part) {
 		return problem("want %+v", want)
@@ -197,10 +194,13 @@ func (w *hostileWorld) judge(m *ntstest.Malice, out *report.Report, code int, li
 		}
 	}
 	if a := out.Agreement; agreed && (time.Duration(a.Offset)-truth).Abs() > time.Duration(a.Uncertainty) {
-		return problem("agreed on %+v, and the truth is %v", a, truth)
+		return fmt.Errorf("agreed on %+v, and the truth is %v\n%s", a, truth, told)
 	}
 	if s.Measured != nil && m.Cookies > 0 && s.Cookies != m.Cookies {
 		return problem("%d cookies, want %d", s.Cookies, m.Cookies)
+	}
+	if s.Error != nil {
+		w.met(got)
 	}
 	return nil
 }
