@@ -37,7 +37,7 @@ const (
 	// fewFiles lets it open one file at a time.
 	fewFiles = "NTSCLIENT_TEST_FEW_FILES"
 	// memory is what any malice may take more than an honest server, in octets.
-	memory = 16 << 20
+	memory = 8 << 20
 	// slack is how late anything may end on a busy machine.
 	slack = 20 * time.Second
 )
