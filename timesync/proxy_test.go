@@ -149,6 +149,10 @@ func TestProxyTrouble(t *testing.T) {
 		if r := m.client.Latest(); r.Servers[0].ReasonCode != "too_distant" {
 			t.Errorf("%+v", r.Servers[0])
 		}
+		for _, s := range m.servers { // an exchange that is under way is not broken off here
+			s.set(func(s *loopServer) { s.delay = 20 * ms })
+		}
+		wait(10 * time.Second)
 		m.end()
 		if m.said("a:4460") != 0 {
 			t.Error("the log names a server")
