@@ -62,8 +62,12 @@ func printable(s string) string {
 	return s
 }
 
-// quote is printable in quotation marks.
+// quote is printable in quotation marks, without the user and password of what
+// may be a URL in the wrong place.
 func quote(s string) string {
+	if scheme, at := strings.Index(s, "://"), strings.LastIndex(s, "@"); scheme >= 0 && at > scheme {
+		s = s[:scheme] + "://…" + s[at:]
+	}
 	p := printable(s)
 	if strings.HasPrefix(p, `"`) {
 		return p
