@@ -50,6 +50,13 @@ func back(n int) func(bool, []byte) bool {
 	return func(forth bool, packet []byte) bool { return !forth && len(packet) > n }
 }
 
+// strange answers with what another request would be answered with.
+func strange(packet []byte) []byte {
+	answer := ntstest.PlainAnswer(packet)
+	answer[24]++ // origin timestamp
+	return answer
+}
+
 // plainly answers plain NTP, as servers with NTS do, too.
 func plainly(packet []byte) []byte {
 	if len(packet) != 48 {
@@ -87,6 +94,10 @@ func TestCheckNTP(t *testing.T) {
 		{
 			"a router answers", func() *ntstest.Path { return &ntstest.Path{Reply: ntstest.PlainAnswer} }, siv,
 			"exchange_unauthenticated", "ntp_intercepted", "the answers are of NTP without NTS", "answers in place of them all",
+		},
+		{
+			"what comes answers nothing", func() *ntstest.Path { return &ntstest.Path{Reply: strange} }, siv,
+			"exchange_timeout", "ntp_intercepted", "answer nothing that was asked", "answers in its place, or floods this machine",
 		},
 		{
 			"answers are changed", func() *ntstest.Path { return &ntstest.Path{} },

@@ -138,13 +138,14 @@ func TestExplain(t *testing.T) {
 		{lost, Closed, Closed, false, "udp_rejected", "a firewall rejects it, or no NTP service is there", "", "a firewall rejects it."},
 		{lost, Bare, Silence, false, "udp_filtered_by_size", "on the way, or its NTP service has no NTS", "dropped near it, or its NTP service has no NTS", "dropped on the way."},
 		{lost, Bare, Closed, false, "udp_filtered_by_size", "", "", ""},
-		{lost, Bare, Strange, false, "udp_filtered_by_size", "", "", ""},
+		{lost, Bare, Strange, false, "ntp_intercepted", "", "", ""},
 		{lost, Bare, "", false, "", "", "", ""}, // it was not asked
 		{lost, Silence, Refusal, false, "udp_filtered_by_size", "requests of 228 octets arrive", "", ""},
 		{lost, Bare, Refusal, false, "udp_filtered_by_size", "do not come back", "", ""},
 		{lost, Bare, Refusal, true, "packets_lost", "", "", ""},
 		{lost, Bare, Bare, false, "ntp_intercepted", "without NTS", "", "in place of them all"}, // as an old version, which is no answer to NTS
-		{lost, Strange, Strange, false, "", "", "", ""},
+		{lost, Strange, Strange, false, "ntp_intercepted", "answer nothing that was asked", "", ""},
+		{lost, Strange, Silence, false, "", "", "", ""},
 		{lost, "", "", false, "", "", "", ""},
 		{lost, Silence, "", false, "", "", "", ""},
 		{bad, Bare, Bare, false, "ntp_intercepted", "in its place, or what stands there has no NTS", "", "in place of them all"},

@@ -67,10 +67,14 @@ func (s *Server) explain(others, all bool) Finding {
 	return Finding{}
 }
 
+func redirects(port string) string {
+	return "intercepts or redirects NTP there (UDP port " + port + ")"
+}
+
 // intercepted explains answers that do not authenticate.
 func (p *Probed) intercepted(all bool) Finding {
 	const code = "ntp_intercepted"
-	redirects := "intercepts or redirects NTP there (UDP port " + port(p.Address) + ")"
+	redirects := redirects(port(p.Address))
 	switch {
 	case p.Unknown == Bare && all:
 		return exchangeNote(code, "the answers are of NTP without NTS, whichever server is asked: a router or firewall answers in place of them all",
@@ -105,6 +109,9 @@ func (p *Probed) silent(others, all bool) Finding {
 	case p.Unknown == Refusal:
 		return exchangeNote(bySize, fmt.Sprintf("requests of %d octets arrive, since one with a cookie that nobody gave is refused, in a short packet; "+
 			"but answers, which are as long as requests, do not come back", p.Octets), pass)
+	case p.Unknown == Strange:
+		return exchangeNote("ntp_intercepted", "packets come back that answer nothing that was asked: something on the way answers in its place, or floods this machine",
+			"turn off what "+redirects(port)+", or try from another network")
 	case p.Plain == Bare && others:
 		return exchangeNote(bySize, fmt.Sprintf("plain NTP of 48 octets is answered, NTS requests of %d are not, while other servers answer those: "+
 			"larger packets are dropped near it, or its NTP service has no NTS", p.Octets), leave)
