@@ -16,7 +16,6 @@ type association struct {
 	control net.Conn
 	at      netip.AddrPort // where the proxy takes our packets
 	head    []byte         // before each of them
-	target  netip.AddrPort // where answers come from; not valid: any, as only a name is known
 	ended   atomic.Bool
 }
 
@@ -55,7 +54,7 @@ func (s *Session) socket(ctx context.Context, route *Route) (*exchange, error) {
 		return nil, err
 	}
 	host, port := s.target()
-	via.target, via.head = s.server(), appendTarget([]byte{0, 0, 0}, host, port)
+	via.head = appendTarget([]byte{0, 0, 0}, host, port)
 	near := route.near()
 	conn, err := near.dialUDP(via.at)
 	if err != nil {
@@ -94,7 +93,8 @@ func (r *association) overhead() int {
 }
 
 // unwrap takes the head off a packet. Fragments are dropped, as RFC 1928 §7
-// allows, and so is what does not come from where the request went.
+// allows. Where the head says that it comes from proves nothing, and some proxies
+// write 0.0.0.0 there: whether it is the answer, its authentication tells.
 func (r *association) unwrap(b []byte) (raw []byte, ok bool) {
 	if r == nil {
 		return b, true
@@ -103,8 +103,7 @@ func (r *association) unwrap(b []byte) (raw []byte, ok bool) {
 		return nil, false
 	}
 	rest := bytes.NewReader(b[3:])
-	from, err := readAddr(rest)
-	if err != nil || r.target.IsValid() && from != r.target {
+	if _, err := readAddr(rest); err != nil {
 		return nil, false
 	}
 	return b[len(b)-rest.Len():], true
