@@ -20,20 +20,27 @@ type association struct {
 }
 
 // associate asks the proxy for a new association, so that each request has new
-// ports at both ends (RFC 9109).
+// ports at both ends (RFC 9109). Its relay is to be at the proxy's own address.
 func (r *Route) associate(ctx context.Context) (*association, error) {
 	control, at, err := r.command(ctx, commandAssociate, "", 0)
 	if err != nil {
 		return nil, err
 	}
-	if at.Addr().IsUnspecified() { // it means where it is itself
-		at = netip.AddrPortFrom(addrOf(control.RemoteAddr()), at.Port())
+	// Nothing protects what it says: who can change that must not have us send
+	// straight to a time server.
+	addr, proxy := at.Addr(), addrOf(control.RemoteAddr())
+	switch {
+	case !addr.IsValid() || at.Port() == 0:
+		err = proxyFailed("the proxy names no address to send UDP to")
+	case !addr.IsUnspecified() && addr != proxy.WithZone(""): // unspecified: where it is itself
+		err = proxyFailed("the proxy names another address than its own as its relay: nothing is sent there").
+			hint("it has to relay UDP where it is reached; behind NAT it may name 0.0.0.0")
 	}
-	if !usableAddr(at.Addr()) || at.Port() == 0 {
+	if err != nil {
 		control.Close()
-		return nil, proxyFailed("the proxy names no address to send UDP to")
+		return nil, err
 	}
-	return &association{control: control, at: at}, nil
+	return &association{control: control, at: netip.AddrPortFrom(proxy, at.Port())}, nil
 }
 
 // socket makes the socket for one request: new, and so with a new random port

@@ -293,7 +293,9 @@ func TestProxyRefuses(t *testing.T) {
 		{"an unknown type of address", raw(false, "\x05\x00", "\x05\x00\x00\x02\x7f\x00\x00\x01\x00\x09"), "", failed("an address of the unknown type 2"), nil},
 		{"a relay without port", raw(false, "\x05\x00", "\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00"), "", failed("names no address to send UDP to"), nil},
 		{"a relay with a name", raw(false, "\x05\x00", "\x05\x00\x00\x03\x03abc\x00\x09"), "", failed("names no address to send UDP to"), nil},
-		{"a relay of many", raw(false, "\x05\x00", "\x05\x00\x00\x01\xe0\x00\x00\x01\x00\x09"), "", failed("names no address to send UDP to"), nil},
+		{"a relay of many", raw(false, "\x05\x00", "\x05\x00\x00\x01\xe0\x00\x00\x01\x00\x09"), "", failed("another address than its own"), nil},
+		{"a relay elsewhere", raw(false, "\x05\x00", "\x05\x00\x00\x01\x7f\x00\x00\x02\x00\x09"), "", failed("another address than its own as its relay: nothing is sent there"), nil},
+		{"a relay of the other family", raw(false, "\x05\x00", "\x05\x00\x00\x04"+strings.Repeat("\x00", 15)+"\x01\x00\x09"), "", failed("another address than its own"), nil},
 		{"silent", raw(true), "", failed("the proxy did not answer in time"), nil},
 		{"silent after the greeting", raw(true, "\x05\x00"), "", failed("the proxy did not answer in time"), nil},
 		{"silent in the reply", raw(true, "\x05\x00", "\x05\x00\x00\x01\x7f"), "", failed("the proxy did not answer in time"), nil},
@@ -332,6 +334,27 @@ func TestProxyRefuses(t *testing.T) {
 				t.Error("a connection around the proxy")
 			}
 		})
+	}
+}
+
+// A proxy, or who plays it, names the server itself as its relay: that would be
+// asked directly.
+func TestProxyElsewhere(t *testing.T) {
+	t.Parallel()
+	s := start(t, ntstest.Options{ListenNTP: "127.0.0.2:0"})
+	_, route := startProxy(t, ntstest.ProxyOptions{Bound: func(netip.AddrPort) []byte {
+		return appendTarget(nil, s.NTP().Addr().String(), s.NTP().Port())
+	}})
+	o := clientOf(s)
+	session := establish(t, s)
+	cookies := len(session.Cookies)
+	o.Route = route
+	_, err := KeyExchange(enough(t), o)
+	wantError(t, err, StageProxy, ProxyFailed, "another address than its own as its relay: nothing is sent there")
+	_, err = session.Exchange(enough(t), route)
+	wantError(t, err, StageProxy, ProxyFailed, "another address than its own as its relay: nothing is sent there")
+	if stats := s.Stats(); stats.Requests != 0 || len(stats.Bad) > 0 || len(session.Cookies) != cookies {
+		t.Errorf("%+v, %d cookies", stats, len(session.Cookies))
 	}
 }
 
