@@ -55,6 +55,10 @@ func noUDP(format string, args ...any) *Error {
 		hint("Tor and ssh -D carry none, so that NTS cannot be had through them: take a SOCKS5 proxy with UDP ASSOCIATE")
 }
 
+func noAssociation(err error) *Error {
+	return proxyFailed("the proxy makes no way for UDP: %w", err).hint("try again; does it allow UDP ASSOCIATE?")
+}
+
 // tunnel is a connection through the proxy.
 type tunnel struct {
 	net.Conn
@@ -215,16 +219,20 @@ func request5(conn io.ReadWriter, command byte, host string, port uint16) (bound
 	err = ask(conn, appendTarget([]byte{socksVersion, command, 0}, host, port), answer[:])
 	reply := socksReply(answer[1])
 	switch {
-	case err != nil && command == commandAssociate && !timedOut(err): // as OpenSSH does
+	case errors.Is(err, io.EOF) && command == commandAssociate: // as OpenSSH does
 		return bound, noUDP("it closes the connection when asked for it")
+	case err != nil && command == commandAssociate && !timedOut(err):
+		return bound, noAssociation(err)
 	case err != nil:
 		return bound, err
 	case answer[0] != socksVersion:
 		return bound, proxyFailed("what answers there is no SOCKS5 proxy")
 	case reply == 2 && command == commandAssociate:
 		return bound, noUDP("%w", reply).hint("its rules have to allow UDP ASSOCIATE, and the answers")
-	case reply != 0 && command == commandAssociate:
+	case reply == 7 && command == commandAssociate:
 		return bound, noUDP("%w", reply)
+	case reply != 0 && command == commandAssociate: // which may be otherwise the next time
+		return bound, noAssociation(reply)
 	case reply != 0:
 		return bound, refusedConnect(reply)
 	}

@@ -236,6 +236,19 @@ func raw(stay bool, answers ...string) ntstest.ProxyOptions {
 	}}
 }
 
+// resets is a proxy that sends this to whoever greets, and then ends the
+// connection as one that crashes does.
+func resets(answer string) ntstest.ProxyOptions {
+	return ntstest.ProxyOptions{Raw: func(conn net.Conn) bool {
+		b := make([]byte, 600)
+		conn.Read(b)
+		io.WriteString(conn, answer)
+		conn.Read(b[:1])
+		conn.(*net.TCPConn).SetLinger(0)
+		return true
+	}}
+}
+
 // refuse refuses a command.
 func refuse(command, reply byte) ntstest.ProxyOptions {
 	return ntstest.ProxyOptions{Refuse: func(c byte, _ string, _ uint16) byte {
@@ -270,9 +283,10 @@ func TestProxyRefuses(t *testing.T) {
 	}{
 		{"no UDP", refuse(associate, 7), "", noUDP("command not supported"), nil},
 		{"UDP forbidden", refuse(associate, 2), "", noUDP("its rules forbid it"), nil},
-		{"no UDP, somehow", refuse(associate, 1), "", noUDP("general failure"), nil},
+		{"no UDP, perhaps", refuse(associate, 1), "", failed("the proxy makes no way for UDP: general failure"), nil},
 		{"as ssh -D: closes", raw(false, "\x05\x00"), "", noUDP("it closes the connection when asked for it"), nil},
-		{"a word of its own", refuse(associate, 77), "", noUDP("unknown reply 77"), nil},
+		{"a word of its own", refuse(associate, 77), "", failed("the proxy makes no way for UDP: unknown reply 77"), nil},
+		{"resets", resets("\x05\x00"), "", failed("the proxy makes no way for UDP: "), nil},
 		{"connections fail", refuse(connect, 1), "", failed("the proxy does not connect: general failure"), &failure{}},
 		{"connections forbidden", refuse(connect, 2), "", failed("the proxy does not connect: its rules forbid it"), &failure{}},
 		{"no network", refuse(connect, 3), "", &failure{StageConnect, ConnectUnreachable, "network unreachable"}, &failure{}},
