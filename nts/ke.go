@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -105,7 +106,7 @@ func (o *Options) handshake(ctx context.Context, raw net.Conn, s *Session) (*tls
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		held.flush() // the alert that tells the server why
-		return nil, tlsError(ctx, err)
+		return nil, o.tlsError(ctx, err)
 	}
 	if conn.ConnectionState().NegotiatedProtocol != alpn {
 		return nil, noALPN()
@@ -154,8 +155,9 @@ const (
 	olderVersion         = "tls: server selected unsupported protocol version"
 )
 
-func tlsError(ctx context.Context, err error) *Error {
+func (o *Options) tlsError(ctx context.Context, err error) *Error {
 	var ours *Error
+	var errno syscall.Errno
 	said := func(words string) bool { return strings.Contains(err.Error(), words) }
 	switch {
 	case errors.As(err, &ours):
@@ -166,6 +168,9 @@ func tlsError(ctx context.Context, err error) *Error {
 		return fail(StageTLS, TLSVersion, "the server has no TLS 1.3, which NTS needs")
 	case ctx.Err() != nil:
 		return fail(StageTLS, TLSTimeout, "the TLS handshake did not end in time")
+	case o.Proxy != nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &errno)):
+		return fail(StageTLS, TLSFailed, "the connection by way of the proxy ended in the TLS handshake: %w", err).
+			hint("the proxy ended it, or the server: do both run?")
 	}
 	return fail(StageTLS, TLSFailed, "TLS handshake: %w", err)
 }

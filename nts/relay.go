@@ -63,11 +63,12 @@ func (s *Session) socket(ctx context.Context, route *Route) (*exchange, error) {
 	host, port := s.target()
 	via.head = appendTarget([]byte{0, 0, 0}, host, port)
 	near := route.near()
-	conn, err := near.dialUDP(via.at)
+	socket, err := near.dial(context.Background(), "udp", via.at) // which does not wait
 	if err != nil {
 		via.control.Close()
-		return nil, err
+		return nil, noSocket(StageExchange, bare(err))
 	}
+	conn := socket.(*net.UDPConn)
 	x := newExchange(conn)
 	x.via = via
 	go via.watch(conn)
@@ -124,10 +125,14 @@ func (x *exchange) write(raw []byte) error {
 	if x.via != nil {
 		raw = append(x.via.head[:len(x.via.head):len(x.via.head)], raw...)
 	}
-	if _, err := x.conn.Write(raw); err != nil {
-		return noSocket(StageExchange, err)
+	_, err := x.conn.Write(raw)
+	switch {
+	case err == nil:
+		return nil
+	case x.via != nil:
+		err = bare(err)
 	}
-	return nil
+	return noSocket(StageExchange, err)
 }
 
 func (x *exchange) close() {

@@ -56,13 +56,33 @@ func noUDP(format string, args ...any) *Error {
 }
 
 func noAssociation(err error) *Error {
-	return proxyFailed("the proxy makes no way for UDP: %w", err).hint("try again; does it allow UDP ASSOCIATE?")
+	return proxyFailed("the proxy makes no way for UDP: %w", bare(err)).hint("try again; does it allow UDP ASSOCIATE?")
 }
 
 // tunnel is a connection through the proxy.
 type tunnel struct {
 	net.Conn
 	peer netip.Addr // at its other end; not valid: known by name only
+}
+
+// Read and Write name no address in their errors.
+func (t *tunnel) Read(b []byte) (int, error) {
+	n, err := t.Conn.Read(b)
+	return n, bare(err)
+}
+
+func (t *tunnel) Write(b []byte) (int, error) {
+	n, err := t.Conn.Write(b)
+	return n, bare(err)
+}
+
+// bare is err without the addresses that package net puts before it: among them
+// is the proxy's, which what is kept with the state does not name.
+func bare(err error) error {
+	for op := new(net.OpError); errors.As(err, &op); {
+		err = op.Err
+	}
+	return err
 }
 
 // connectVia has the proxy connect to the server by its name, which the proxy
@@ -133,10 +153,11 @@ func (r *Route) toProxy(ctx context.Context) (net.Conn, error) {
 	}
 	var e *Error
 	var errno syscall.Errno
-	words := err.Error()
+	words := bare(err).Error()
 	switch errors.As(err, &e); {
 	case e.Stage == StageInternal:
-		return nil, err
+		e.Err = bare(e.Err)
+		return nil, e
 	case e.Code == DNSNotFound:
 		words = "its name has no address"
 	case e.Code == DNSFailed:
@@ -176,7 +197,7 @@ func (r *Route) command(ctx context.Context, command byte, host string, port uin
 	case ctx.Err() != nil:
 		err = proxyFailed("the proxy did not answer in time")
 	case !errors.As(err, &ours):
-		err = proxyFailed("talking to the proxy: %w", err)
+		err = proxyFailed("talking to the proxy: %w", bare(err))
 	}
 	return nil, bound, err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -301,6 +302,11 @@ func TestProxyRefuses(t *testing.T) {
 		{"wants what was not offered", raw(false, "\x05\x02"), "", failed("without user and password"), nil},
 		{"closes at once", ntstest.ProxyOptions{Raw: func(net.Conn) bool { return true }}, "", failed("talking to the proxy: "), nil},
 		{"closes after the greeting", raw(false, ""), "", failed("did not answer in time"), nil},
+		{"resets at once", ntstest.ProxyOptions{Raw: func(conn net.Conn) bool {
+			conn.Read(make([]byte, 1))
+			conn.(*net.TCPConn).SetLinger(0)
+			return true
+		}}, "", failed("talking to the proxy: read: connection reset by peer"), nil},
 		{"another protocol", raw(false, "HTTP/1.1 400 Bad Request\r\n\r\n"), "", failed("is no SOCKS5 proxy"), nil},
 		{"SOCKS4", raw(false, "\x00\x5b"), "", failed("is no SOCKS5 proxy"), nil},
 		{"another version of the reply", raw(false, "\x05\x00", "\x04\x00\x00\x01\x7f\x00\x00\x01\x00\x09"), "", failed("is no SOCKS5 proxy"), nil},
@@ -325,23 +331,23 @@ func TestProxyRefuses(t *testing.T) {
 			o.Route = route
 			before := s.Stats()
 			began := time.Now()
-			_, err := KeyExchange(brief(t), o)
-			wantError(t, err, test.cold.stage, test.cold.code, test.cold.part)
+			_, cold := KeyExchange(brief(t), o)
+			wantError(t, cold, test.cold.stage, test.cold.code, test.cold.part)
 			want := test.cold
 			if test.warm != nil {
 				want = test.warm
 			}
-			_, err = session.Exchange(brief(t), route)
-			wantError(t, err, want.stage, want.code, want.part)
+			_, warm := session.Exchange(brief(t), route)
+			wantError(t, warm, want.stage, want.code, want.part)
 			if took := time.Since(began); took > 20*time.Second {
 				t.Errorf("it took %v", took)
 			}
 			if after := s.Stats(); want.code != "" && (after.Requests != before.Requests || after.KeyExchanges > before.KeyExchanges+1) {
 				t.Errorf("the server was sent something: %+v", after)
 			}
-			for _, e := range []error{err} {
-				if e != nil && strings.Contains(e.Error(), "secret") {
-					t.Errorf("it says the password: %v", e)
+			for _, err := range []error{cold, warm} {
+				if err != nil && (strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), route.Proxy.Host)) {
+					t.Errorf("it says the password, or where the proxy is: %v", err)
 				}
 			}
 			if s.Stats().Connections > before.Connections+len(p.Stats().Requests) {
@@ -369,6 +375,36 @@ func TestProxyElsewhere(t *testing.T) {
 	wantError(t, err, StageProxy, ProxyFailed, "another address than its own as its relay: nothing is sent there")
 	if stats := s.Stats(); stats.Requests != 0 || len(stats.Bad) > 0 || len(session.Cookies) != cookies {
 		t.Errorf("%+v, %d cookies", stats, len(session.Cookies))
+	}
+}
+
+// A proxy that ends a connection in the middle of TLS: no error names it.
+func TestProxyEndsConnection(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*net.TCPConn){
+		"EOF":                       func(conn *net.TCPConn) { io.CopyN(io.Discard, conn, 100); conn.CloseWrite(); io.Copy(io.Discard, conn) },
+		"unexpected EOF":            func(conn *net.TCPConn) { conn.Write([]byte{22, 3, 3}); conn.CloseWrite(); io.Copy(io.Discard, conn) },
+		"read: connection reset by": func(conn *net.TCPConn) { conn.Read(make([]byte, 1)); conn.SetLinger(0) },
+	} {
+		_, route := startProxy(t, ntstest.ProxyOptions{Raw: func(conn net.Conn) bool {
+			b := make([]byte, 600)
+			conn.Read(b)
+			io.WriteString(conn, "\x05\x00")
+			conn.Read(b)
+			io.WriteString(conn, associated)
+			if b[1] == ntstest.SocksAssociate {
+				io.Copy(io.Discard, conn)
+			} else {
+				end(conn.(*net.TCPConn))
+			}
+			return true
+		}})
+		_, err := KeyExchange(enough(t), &Options{Host: "hidden.test", Port: 4460, Route: route})
+		wantError(t, err, StageTLS, TLSFailed, "the connection by way of the proxy ended in the TLS handshake: "+name)
+		var e *Error
+		if errors.As(err, &e) && (strings.Contains(e.Error(), route.Proxy.Host) || e.Hint == "") {
+			t.Errorf("%v (%s)", e, e.Hint)
+		}
 	}
 }
 
