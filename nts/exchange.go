@@ -73,7 +73,7 @@ func (s *Session) exchange(ctx context.Context, route *Route) (*Sample, error) {
 	cookie := s.take()
 	room := maxRequest - x.via.overhead()
 	req := newRequestWithin(room, s.seal, s.AEAD.nonceLen(), cookie, min(s.Placeholders, maxJar-1-len(s.Cookies)))
-	if route.Proxy == nil { // which would be before the header that we know
+	if route.Proxy == nil { // else its head comes first, and may be of any length
 		heed(x.conn, req.transmit)
 	}
 	before := Now()

@@ -7,15 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const readBuffer = 1 << 20
-
 // heed makes the kernel drop all packets that are no answer to a request that
 // left with this transmit timestamp. Who floods the socket without having seen
 // the request then fills no buffer, in which the answer would find no room, and
 // costs no turn of ours. Where the kernel does not do that, each packet is read,
-// and dropped as well. Who has seen the request finds a larger buffer to fill.
+// and dropped as well. Who has seen the request has a large buffer to fill.
 func heed(conn *net.UDPConn, transmit [8]byte) {
-	conn.SetReadBuffer(readBuffer) // or what the kernel allows
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return

@@ -42,6 +42,43 @@ func TestBindInterface(t *testing.T) {
 	clean(t, s)
 }
 
+// Sockets have as large a buffer towards a proxy as towards a server.
+func TestReadBuffer(t *testing.T) {
+	s := start(t, ntstest.Options{})
+	session := establish(t, s)
+	_, route := startProxy(t, ntstest.ProxyOptions{})
+	usual, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(s.NTP()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer usual.Close()
+	for _, route := range []*Route{{}, &route} {
+		x, err := session.socket(enough(t), route)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer x.close()
+		if got, least := readBufferOf(t, x.conn), readBufferOf(t, usual); got <= least {
+			t.Errorf("by way of a proxy: %v; %d octets, usually %d", route.Proxy != nil, got, least)
+		}
+	}
+}
+
+func readBufferOf(t *testing.T, conn *net.UDPConn) (octets int) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		octets, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return octets
+}
+
 func boundTo(t *testing.T, conn *net.UDPConn) (name string) {
 	t.Helper()
 	raw, err := conn.SyscallConn()

@@ -21,11 +21,16 @@ type exchange struct {
 	received time.Time // of the packet that was read last; zero: unknown
 }
 
-// newExchange asks the kernel for software stamps of both directions: with
-// 64-bit seconds, so that 32-bit machines live past 2038, else as old kernels
-// have them. Without them all is as well, a little less exact.
+// readBuffer has room for an answer in a flood.
+const readBuffer = 1 << 20
+
+// newExchange asks the kernel for a large buffer, of which it gives what it
+// allows, and for software stamps of both directions: with 64-bit seconds, so
+// that 32-bit machines live past 2038, else as old kernels have them. Without
+// them all is as well, a little less exact.
 func newExchange(conn *net.UDPConn) *exchange {
 	x := &exchange{conn: conn}
+	conn.SetReadBuffer(readBuffer)
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return x
