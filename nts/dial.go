@@ -96,7 +96,7 @@ func (o *Options) keAddrs(ctx context.Context) ([]netip.Addr, error) {
 // which is not valid where only a proxy knows it.
 func (o *Options) connect(ctx context.Context) (net.Conn, netip.Addr, error) {
 	if o.Proxy != nil {
-		t, err := o.connectVia(ctx)
+		t, err := o.connectBoth(ctx)
 		if err != nil {
 			return nil, netip.Addr{}, err
 		}

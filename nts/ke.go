@@ -21,31 +21,6 @@ const (
 // KeyExchange makes a new session (RFC 8915 §4). It takes as long as ctx lets
 // it. Its errors are *Error.
 func KeyExchange(ctx context.Context, o *Options) (*Session, error) {
-	if o.Proxy == nil {
-		return o.exchangeKeys(ctx)
-	}
-	// A proxy without UDP is of no use, whatever comes of the keys: it is asked
-	// for both at the same time.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	carries := make(chan error, 1)
-	go func() {
-		via, err := o.associate(ctx)
-		if err == nil {
-			via.control.Close()
-		} else {
-			cancel()
-		}
-		carries <- err
-	}()
-	s, err := o.exchangeKeys(ctx)
-	if noUDP := <-carries; noUDP != nil {
-		return nil, noUDP
-	}
-	return s, err
-}
-
-func (o *Options) exchangeKeys(ctx context.Context) (*Session, error) {
 	raw, peer, err := o.connect(ctx)
 	if err != nil {
 		return nil, err

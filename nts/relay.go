@@ -43,6 +43,34 @@ func (r *Route) associate(ctx context.Context) (*association, error) {
 	return &association{control: control, at: netip.AddrPortFrom(proxy, at.Port())}, nil
 }
 
+// connectBoth has the proxy connect to the key exchange and, at the same time,
+// asks it for an association. It ends when both are there: keys are of no use
+// without UDP, so that a proxy without it never costs a server their exchange.
+func (o *Options) connectBoth(ctx context.Context) (*tunnel, error) {
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	granted := make(chan error, 1)
+	go func() {
+		via, err := o.associate(within)
+		if err == nil {
+			via.control.Close()
+		} else {
+			cancel()
+		}
+		granted <- err
+	}()
+	t, err := o.connectVia(within)
+	inTime := within.Err() == nil
+	noUDP := <-granted
+	switch {
+	case noUDP == nil, err != nil && inTime && ctx.Err() != nil: // that is only late
+		return t, err
+	case t != nil:
+		t.Close()
+	}
+	return nil, noUDP
+}
+
 // socket makes the socket for one request: new, and so with a new random port
 // (RFC 9109). It is connected, so that it hears only whom it is for.
 func (s *Session) socket(ctx context.Context, route *Route) (*exchange, error) {

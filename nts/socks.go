@@ -125,11 +125,9 @@ func (o *Options) connectVia(ctx context.Context) (*tunnel, error) {
 // refusedConnect is a failure beyond the proxy, as far as it says so.
 func refusedConnect(reply socksReply) *Error {
 	switch reply {
-	case 2:
-		return proxyFailed("the proxy does not connect: %w", reply).
-			hint("it has to allow TCP to the key exchange and UDP to the time server")
-	case 3, 4:
-		return fail(StageConnect, ConnectUnreachable, "the proxy cannot resolve or reach it: %w", reply)
+	case 1, 3, 4: // many say 1 for whatever fails beyond them
+		return fail(StageConnect, ConnectUnreachable, "the proxy cannot resolve or reach it: %w", reply).
+			hint("does the proxy know the name, and does the server run? `ips` are tried where the name fails there")
 	case 5:
 		return fail(StageConnect, ConnectRefused, "by way of the proxy: %w", reply).
 			hint("no NTS key exchange there: check the port (4460 is usual)")
@@ -137,7 +135,7 @@ func refusedConnect(reply socksReply) *Error {
 		return fail(StageConnect, ConnectTimeout, "by way of the proxy: %w", reply)
 	}
 	return proxyFailed("the proxy does not connect: %w", reply).
-		hint("can it resolve the name? `ips` are tried where it cannot")
+		hint("it has to allow TCP to the key exchange and UDP to the time server")
 }
 
 // near is the way to the proxy itself, and to nothing else.
@@ -185,7 +183,9 @@ func (r *Route) command(ctx context.Context, command byte, host string, port uin
 			host = "::"
 		}
 	}
-	if err = r.Proxy.greet(conn); err == nil {
+	err = r.Proxy.greet(conn)
+	greeted := err == nil
+	if greeted {
 		bound, err = request5(conn, command, host, port)
 	}
 	if stop() && err == nil { // else its deadline is over
@@ -194,9 +194,13 @@ func (r *Route) command(ctx context.Context, command byte, host string, port uin
 	conn.Close()
 	var ours *Error
 	switch {
+	case errors.As(err, &ours): // the proxy said so
+	case ctx.Err() != nil && greeted && command == commandConnect:
+		err = fail(StageConnect, ConnectTimeout, "by way of the proxy: no connection in time").
+			hint("does the server run, and is TCP to port %d filtered behind the proxy?", port)
 	case ctx.Err() != nil:
 		err = proxyFailed("the proxy did not answer in time")
-	case !errors.As(err, &ours):
+	default:
 		err = proxyFailed("talking to the proxy: %w", bare(err))
 	}
 	return nil, bound, err

@@ -288,7 +288,7 @@ func TestProxyRefuses(t *testing.T) {
 		{"as ssh -D: closes", raw(false, "\x05\x00"), "", noUDP("it closes the connection when asked for it"), nil},
 		{"a word of its own", refuse(associate, 77), "", failed("the proxy makes no way for UDP: unknown reply 77"), nil},
 		{"resets", resets("\x05\x00"), "", failed("the proxy makes no way for UDP: "), nil},
-		{"connections fail", refuse(connect, 1), "", failed("the proxy does not connect: general failure"), &failure{}},
+		{"connections fail", refuse(connect, 1), "", &failure{StageConnect, ConnectUnreachable, "the proxy cannot resolve or reach it: general failure"}, &failure{}},
 		{"connections forbidden", refuse(connect, 2), "", failed("the proxy does not connect: its rules forbid it"), &failure{}},
 		{"no network", refuse(connect, 3), "", &failure{StageConnect, ConnectUnreachable, "network unreachable"}, &failure{}},
 		{"no such name", refuse(connect, 4), "", &failure{StageConnect, ConnectUnreachable, "the proxy cannot resolve or reach it: host unreachable"}, &failure{}},
@@ -375,6 +375,69 @@ func TestProxyElsewhere(t *testing.T) {
 	wantError(t, err, StageProxy, ProxyFailed, "another address than its own as its relay: nothing is sent there")
 	if stats := s.Stats(); stats.Requests != 0 || len(stats.Bad) > 0 || len(session.Cookies) != cookies {
 		t.Errorf("%+v, %d cookies", stats, len(session.Cookies))
+	}
+}
+
+// A server hears nothing of TLS before the proxy has granted UDP, and it is told
+// which of the two is wrong.
+func TestProxyBothOrNothing(t *testing.T) {
+	t.Parallel()
+	const yes, never = 0, 255
+	for _, test := range []struct {
+		name               string
+		connect, associate byte // what the proxy replies
+		late               bool // the association, after the connection
+		stage              Stage
+		code               Code
+		part               string
+		waits              bool // until the time is over
+	}{
+		{"refused late", yes, 7, true, StageProxy, ProxyNoUDP, "command not supported", false},
+		{"fails late", yes, 1, true, StageProxy, ProxyFailed, "makes no way for UDP", false},
+		{"refused first", never, 7, false, StageProxy, ProxyNoUDP, "command not supported", false},
+		{"never", yes, never, false, StageProxy, ProxyFailed, "the proxy did not answer in time", true},
+		{"neither", never, never, false, StageProxy, ProxyFailed, "the proxy did not answer in time", true},
+		{"never, and no server", 5, never, false, StageConnect, ConnectRefused, "by way of the proxy: connection refused", true},
+		{"no connection", never, yes, false, StageConnect, ConnectTimeout, "by way of the proxy: no connection in time", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			connected, over := make(chan struct{}), make(chan struct{})
+			s := start(t, ntstest.Options{RawConn: func(conn net.Conn) bool {
+				close(connected)
+				if n, _ := conn.Read(make([]byte, 1)); n > 0 {
+					t.Error("the server hears something")
+				}
+				return true
+			}})
+			_, route := startProxy(t, ntstest.ProxyOptions{Refuse: func(command byte, _ string, _ uint16) byte {
+				reply := test.connect
+				if command == ntstest.SocksAssociate {
+					reply = test.associate
+					if test.late {
+						<-connected
+					}
+				}
+				if reply == never {
+					<-over
+				}
+				return reply
+			}})
+			t.Cleanup(func() { close(over) })
+			o, ctx := clientOf(s), enough(t)
+			if o.Route = route; test.waits {
+				ctx = brief(t)
+			}
+			_, err := KeyExchange(ctx, o)
+			wantError(t, err, test.stage, test.code, test.part)
+			var e *Error
+			if errors.As(err, &e) && e.Hint == "" && e.Stage == StageConnect {
+				t.Errorf("%v: without a mend", e)
+			}
+			if (ctx.Err() != nil) != test.waits {
+				t.Errorf("it waited: %v", !test.waits)
+			}
+		})
 	}
 }
 

@@ -107,7 +107,7 @@ func (c *Client) settle(r *round) {
 			if m.session == s.Session && !m.renew { // not by older keys
 				s.Backoff = nil
 			}
-		case m.keyExchange && online && !m.cut: // even if it worked: RFC 8915 §4.2
+		case m.keyExchange && !m.spared && online && !m.cut: // even if it worked: RFC 8915 §4.2
 			e := tellError(failed)
 			s.Backoff = s.Backoff.Failed(failing, e.Stage, e.Code, e.Message)
 		}

@@ -22,11 +22,12 @@ type identities struct {
 	of       map[*nts.Session]*nts.Proxy
 	known    map[string]bool // servers that were reached since the last change
 	requests map[*nts.Proxy]int
-	fails    error // of each key exchange through a proxy
+	fails    error                // of each key exchange through a proxy
+	tried    map[string]time.Time // a key exchange with the server last
 }
 
 func watchIdentities(m *machine) *identities {
-	i := &identities{machine: m, of: map[*nts.Session]*nts.Proxy{}, known: map[string]bool{}, requests: map[*nts.Proxy]int{}}
+	i := &identities{machine: m, of: map[*nts.Session]*nts.Proxy{}, known: map[string]bool{}, requests: map[*nts.Proxy]int{}, tried: map[string]time.Time{}}
 	m.options.network = i
 	return i
 }
@@ -34,6 +35,10 @@ func watchIdentities(m *machine) *identities {
 func (i *identities) KeyExchange(ctx context.Context, o *nts.Options) (*nts.Session, error) {
 	i.mu.Lock()
 	err := i.fails
+	if since := time.Since(i.tried[o.Host]); since < minRetry/2 {
+		i.t.Errorf("two key exchanges with %v within %v", o.Host, since)
+	}
+	i.tried[o.Host] = time.Now()
 	if !i.known[o.Host] && len(o.Fallback) > 0 {
 		i.t.Errorf("%v: addresses that were learned by another route: %v", o.Host, o.Fallback)
 	}

@@ -65,6 +65,7 @@ type measurement struct {
 	correction  time.Duration // of the clock while the last of them was taken
 	refused     bool          // the keys, by a NAK
 	keyExchange bool          // one was tried in this round
+	spared      bool          // and the proxy failed, so that the server does not count it
 	renewal     error         // why that failed, where the old session is still good
 	verified    bool          // and it worked, with a chain that is right, but perhaps for the dates
 	early       error         // that chain is not valid yet at the local clock, which was not in doubt
@@ -208,7 +209,7 @@ func (m *measurement) exchangeKeys(ctx context.Context, p *Policy, doubt bool) (
 	o.DeferDates, o.Fallback = !p.Strict, m.state.Addrs
 	session, err := m.KeyExchange(ctx, &o)
 	if err != nil {
-		m.keyExchange = !byProxy(err) // the server knows nothing of it
+		m.spared = byProxy(err)
 		return nil, err
 	}
 	if now := time.Now(); !doubt && !session.Chain.Holds(now) {
