@@ -197,9 +197,9 @@ func (r *Route) command(ctx context.Context, command byte, host string, port uin
 	case errors.As(err, &ours): // the proxy said so
 	case ctx.Err() != nil && greeted && command == commandConnect:
 		err = fail(StageConnect, ConnectTimeout, "by way of the proxy: no connection in time").
-			hint("does the server run, and is TCP to port %d filtered behind the proxy?", port)
+			hint("does the server run, and is TCP to that port filtered behind the proxy?")
 	case ctx.Err() != nil:
-		err = proxyFailed("the proxy did not answer in time")
+		err = proxyFailed("the proxy did not answer in time").hint("does it run, and does it allow UDP ASSOCIATE?")
 	default:
 		err = proxyFailed("talking to the proxy: %w", bare(err))
 	}
