@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -256,12 +257,7 @@ func TestIdentities(t *testing.T) {
 	b, urlB := proxy(t, ntstest.ProxyOptions{})
 	c, urlC := proxy(t, ntstest.ProxyOptions{User: "u", Password: "secret"})
 	dir := t.TempDir()
-	file := configure(t, "", s)
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, file, strings.Replace(string(text), "state_dir = \"\"", fmt.Sprintf("state_dir = %q", dir), 1))
+	file := keeping(t, configure(t, "", s), dir)
 	for n, run := range []struct {
 		url string
 		new bool // keys
@@ -307,6 +303,85 @@ func TestIdentities(t *testing.T) {
 	}
 	if len(owner) < 50 || len(s.Requests()) != 12 {
 		t.Errorf("%d cookies, %d requests", len(owner), len(s.Requests()))
+	}
+}
+
+// keeping has a configuration's state kept in dir.
+func keeping(t *testing.T, file, dir string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, file, strings.Replace(string(text), "state_dir = \"\"", fmt.Sprintf("state_dir = %q", dir), 1))
+}
+
+// grantAndReset grants whatever it is asked for, and resets a connection as soon
+// as something is sent over it.
+func grantAndReset(conn net.Conn) bool {
+	b := make([]byte, 512)
+	for _, answer := range []string{"\x05\x00", "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x09"} {
+		conn.Read(b)
+		io.WriteString(conn, answer)
+	}
+	conn.Read(b[:1])
+	conn.(*net.TCPConn).SetLinger(0)
+	return true
+}
+
+// What fails at the proxy costs a server no key exchange and is not held against
+// it, and nothing that is kept of a failure names the proxy.
+func TestProxyFailureKept(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		end     bool // of the connection, in TLS
+		code    string
+		backOff bool
+	}{
+		{"no UDP, late", false, "proxy_no_udp", false},
+		{"ends the connection", true, "tls_failed", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			connected := make(chan bool, 10)
+			s := serve(t, ntstest.Options{RawConn: func(net.Conn) bool {
+				connected <- true
+				return false
+			}})
+			o := ntstest.ProxyOptions{Refuse: func(command byte, _ string, _ uint16) byte {
+				if command == ntstest.SocksAssociate {
+					<-connected
+					return 7
+				}
+				return 0
+			}}
+			if test.end {
+				o.Raw = grantAndReset
+			}
+			p, url := proxy(t, o)
+			dir := t.TempDir()
+			file := keeping(t, proxiedFile(t, "proxy = \""+url+"\"", s), dir)
+			for range 2 {
+				r := try("sync", "--dry-run", "--json", "-c", file).report(t, exitNoAgreement)
+				if got := r.Servers[0].Error.Code; got != test.code {
+					t.Errorf("%s, want %s", got, test.code)
+				}
+			}
+			if n := s.Stats().KeyExchanges; n != 0 {
+				t.Errorf("%d key exchanges", n)
+			}
+			for _, name := range []string{"state.json", "report.json"} {
+				kept, err := os.ReadFile(filepath.Join(dir, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if bytes.Contains(kept, []byte(p.Addr().Addr().String())) {
+					t.Errorf("%s names the proxy: %s", name, kept)
+				}
+				if got := bytes.Contains(kept, []byte("\"backoff\"")); got != test.backOff && name == "state.json" {
+					t.Errorf("back-off: %v, want %v", got, test.backOff)
+				}
+			}
+		})
 	}
 }
 
