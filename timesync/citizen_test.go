@@ -343,3 +343,66 @@ func TestMannersWhileOthersSetTheClock(t *testing.T) {
 		m.right(ms)
 	})
 }
+
+// What goes wrong with a server that asked for fewer requests is told and counted
+// as with any other.
+func TestMannersAfterKiss(t *testing.T) {
+	for _, kissed := range []bool{false, true} {
+		simulate(t, 1, func(m *machine) {
+			m.options.Policy.MinOperators, m.options.Policy.MaxPoll = 1, 64*time.Second
+			m.start()
+			wait(10 * time.Minute)
+			if kissed {
+				m.kissOnce("a")
+			}
+			m.servers["a"].set(func(s *loopServer) { s.deaf = true })
+			before := m.exchanges("a")
+			wait(24 * time.Hour)
+			s := m.latest().Servers[0]
+			if n := m.exchanges("a") - before; n > 22 || s.Error == nil || s.Error.Code == string(nts.ExchangeKiss) || s.Watched.Reach != "00000000" {
+				t.Errorf("kissed %v: %d key exchanges, %+v, reach %s", kissed, n, s.Error, s.Watched.Reach)
+			}
+		})
+	}
+}
+
+// A server that asked for fewer requests and lost its keys gets new ones.
+func TestKeysLostAfterKiss(t *testing.T) {
+	simulate(t, 3, func(m *machine) {
+		m.start()
+		wait(30 * time.Minute)
+		m.kissOnce("a")
+		before := m.exchanges("a")
+		m.servers["a"].set(func(s *loopServer) { s.forgot = s.cookies })
+		wait(10 * time.Minute)
+		if n := m.exchanges("a") - before; n != 1 {
+			t.Errorf("%d key exchanges in the loop", n)
+		}
+	})
+	simulate(t, 3, func(m *machine) {
+		m.options.StateDir = t.TempDir()
+		server := m.servers["a"]
+		sync := func() report.Server {
+			r := m.sync(SyncOptions{})
+			wait(time.Hour)
+			return r.Servers[0]
+		}
+		sync()
+		server.set(func(s *loopServer) { s.kiss = "RATE" })
+		sync()
+		server.set(func(s *loopServer) { s.kiss, s.forgot = "", s.cookies })
+		if s := sync(); s.Verdict != report.ServerAgreed {
+			t.Errorf("an hour after a kiss: %+v", s.Error)
+		}
+	})
+}
+
+// kissOnce lets the next request be answered by RATE.
+func (m *machine) kissOnce(name string) {
+	n := m.requests(name)
+	m.servers[name].set(func(s *loopServer) { s.kiss = "RATE" })
+	for m.requests(name) == n {
+		wait(time.Second)
+	}
+	m.servers[name].set(func(s *loopServer) { s.kiss = "" })
+}

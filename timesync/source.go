@@ -79,6 +79,9 @@ func (s *source) measure(ctx context.Context, p *Policy, doubt bool) *measuremen
 	m := &measurement{source: s}
 	var all []*nts.Sample
 	for lost := 0; len(all) < p.Samples && lost < s.tries(); {
+		if lost > 0 && !m.refused && time.Until(s.restsTo) > 0 {
+			break // it wants to be asked less; what went wrong is what is told
+		}
 		if err := m.prepare(ctx, p, doubt); err != nil {
 			m.err = err
 			break
@@ -144,7 +147,7 @@ func (m *measurement) over(err error, samples int) bool {
 // prepare sees to a session with cookies, by at most one key exchange a round
 // and none before the back-off allows it.
 func (m *measurement) prepare(ctx context.Context, p *Policy, doubt bool) error {
-	if left := time.Until(m.restsTo); left > 0 {
+	if left := time.Until(m.restsTo); left > 0 && !m.refused { // which shows that it is there, and answers
 		m.waiting = true
 		return resting(*m.kiss, left)
 	}
