@@ -19,7 +19,8 @@ const (
 	Closed  Reply = "closed"  // ICMP says that nobody is there, or that a firewall rejects
 	Strange Reply = "strange" // packets that are no answer to what was sent
 	Bare    Reply = "bare"    // an NTP answer without NTS
-	Refusal Reply = "refusal" // a kiss with our identifier: an NTS server's, of a cookie that it does not know
+	Refusal Reply = "refusal" // a NAK with our identifier: an NTS server's, of a cookie that it does not know
+	Kissed  Reply = "kissed"  // another kiss: the server has no time, or none for us
 )
 
 // ProbePlain sends one NTP packet of 48 octets, without NTS, to where the next
@@ -88,12 +89,17 @@ func (s *Session) replyTo(raw []byte, r *request) Reply {
 	if len(raw) < headerLen || raw[0]>>3&7 > 4 || raw[0]&7 != 4 || !bytes.Equal(raw[24:32], r.transmit[:]) {
 		return Strange
 	}
-	if len(r.raw) == headerLen {
-		return Bare
-	}
 	var k kiss
-	if _, err := openAnswer(raw, r, s.open); errors.As(err, &k) {
+	if len(r.raw) == headerLen {
+		k = kiss(kissCode(raw))
+	} else if _, err := openAnswer(raw, r, s.open); err != nil {
+		errors.As(err, &k)
+	}
+	switch {
+	case k == "":
+		return Bare
+	case k == "NTSN" && len(r.raw) > headerLen:
 		return Refusal
 	}
-	return Bare
+	return Kissed
 }

@@ -43,6 +43,12 @@ func TestProbe(t *testing.T) {
 			return answer
 		}
 	}
+	kissing := func(packet []byte) []byte {
+		answer := ntstest.PlainAnswer(packet)
+		answer[1] = 0
+		copy(answer[12:], "RATE")
+		return append(answer, packet[headerLen:min(len(packet), headerLen+36)]...) // with the identifier
+	}
 	for name, c := range map[string]struct {
 		path           *ntstest.Path
 		plain, refusal Reply
@@ -57,7 +63,8 @@ func TestProbe(t *testing.T) {
 		"a client, as we are":    {&ntstest.Path{Reply: changed(func(b []byte) { b[0] = 4<<3 | 3 })}, Strange, Strange},
 		"to another request":     {&ntstest.Path{Reply: changed(func(b []byte) { b[24]++ })}, Strange, Strange},
 		"what is no NTP":         {&ntstest.Path{Reply: func([]byte) []byte { return []byte("no") }}, Strange, Strange},
-		"a kiss without our id":  {&ntstest.Path{Reply: changed(func(b []byte) { b[1] = 0; copy(b[12:], "NTSN") })}, Bare, Bare},
+		"a kiss without our id":  {&ntstest.Path{Reply: changed(func(b []byte) { b[1] = 0; copy(b[12:], "RATE") })}, Kissed, Bare},
+		"a kiss":                 {&ntstest.Path{Reply: kissing}, Kissed, Kissed},
 		"a request comes back":   {&ntstest.Path{Reply: func(b []byte) []byte { return b }}, Strange, Strange},
 		"half an answer":         {&ntstest.Path{Reply: func(b []byte) []byte { return ntstest.PlainAnswer(b)[:47] }}, Strange, Strange},
 		"octets after an answer": {&ntstest.Path{Reply: func(b []byte) []byte { return append(ntstest.PlainAnswer(b), 1, 2, 3) }}, Bare, Bare},

@@ -78,6 +78,9 @@ func (p *probe) replies(ctx context.Context, s *nts.Session) {
 	p.next(ctx, func(ctx context.Context) {
 		p.out.Plain = report.Reply(s.ProbePlain(ctx, &p.NTS))
 	})
+	if p.out.Plain == report.Kissed { // and wants no more
+		return
+	}
 	p.next(ctx, func(ctx context.Context) {
 		reply, octets := s.ProbeRefusal(ctx, &p.NTS)
 		p.out.Unknown, p.out.Octets = report.Reply(reply), octets
@@ -93,10 +96,10 @@ func (p *probe) replies(ctx context.Context, s *nts.Session) {
 // sizes finds out how large a request may be, of a server that answered a small
 // one after a larger one was lost: that may have been by chance.
 func (p *probe) sizes(ctx context.Context, s *nts.Session) {
-	const jar, packets = 8, 3
+	const jar = 8
 	s.Servers = []netip.AddrPort{p.sample.Server}
 	passed, lost := 0, 2*jar // placeholders; there are fewer than the jar has room for
-	for range packets {
+	for packets := 3; packets > 0; packets-- {
 		n := min((passed+lost)/2, jar-len(s.Cookies))
 		if n <= passed || !s.Ready() {
 			break
@@ -107,10 +110,13 @@ func (p *probe) sizes(ctx context.Context, s *nts.Session) {
 			break
 		}
 		var e *nts.Error
-		if errors.As(err, &e); err == nil {
+		switch errors.As(err, &e); {
+		case err == nil:
 			passed = n
-		} else if lost = n; e != nil && e.Octets > 0 {
-			p.out.Lost = e.Octets
+		case e.Code == nts.ExchangeTimeout:
+			lost, p.out.Lost = n, e.Octets
+		default: // a kiss, say
+			packets = 0 // no more
 		}
 	}
 	p.out.Passed = s.Largest

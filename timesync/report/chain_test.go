@@ -146,6 +146,8 @@ func TestExplain(t *testing.T) {
 		{lost, Bare, Bare, false, "ntp_intercepted", "without NTS", "", "in place of them all"}, // as an old version, which is no answer to NTS
 		{lost, Strange, Strange, false, "ntp_intercepted", "answer nothing that was asked", "", ""},
 		{lost, Strange, Silence, false, "", "", "", ""},
+		{lost, Kissed, "", false, "server_refuses", "limits how often your address asks", "", ""},
+		{lost, Silence, Kissed, false, "server_refuses", "", "", ""},
 		{lost, "", "", false, "", "", "", ""},
 		{lost, Silence, "", false, "", "", "", ""},
 		{bad, Bare, Bare, false, "ntp_intercepted", "in its place, or what stands there has no NTS", "", "in place of them all"},

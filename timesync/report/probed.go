@@ -15,6 +15,7 @@ const (
 	Strange Reply = "strange" // packets that are no answer to what was sent
 	Bare    Reply = "bare"    // an NTP answer without NTS
 	Refusal Reply = "refusal" // of an NTS server, of a cookie that it does not know
+	Kissed  Reply = "kissed"  // the server has no time, or none for us
 )
 
 // Probed is what a check finds out about a server besides. It explains, and
@@ -59,6 +60,9 @@ func (s *Server) explain(others, all bool) Finding {
 	case p.Later:
 		return exchangeNote("packets_lost", "a later request was answered: packets are lost on the way, or answers come too late",
 			"check again; if it stays so, raise `answer_timeout` and `deadline` in [measure]")
+	case p.Plain == Kissed || p.Unknown == Kissed:
+		return exchangeNote("server_refuses", "it is there, and refuses what was sent to find out more: it has no time itself, limits how often your address asks, or denies it",
+			"try again in some minutes; if it stays so, ask its operator, or leave it out")
 	case s.Error.Code == "exchange_unauthenticated" || p.Unknown == Bare:
 		return p.intercepted(all)
 	case s.Error.Code == "exchange_timeout":
