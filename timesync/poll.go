@@ -67,7 +67,7 @@ func (s *schedule) missed(cfg *LoopConfig) time.Duration {
 	if s.interval < cfg.MinPoll {
 		s.interval = min(max(2*s.interval, startInterval), cfg.MinPoll)
 	}
-	return s.interval
+	return min(s.interval, cfg.MaxPoll)
 }
 
 // spread adds the random part, so that fleets do not march in step: ± 1/16,
