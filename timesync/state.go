@@ -1,6 +1,7 @@
 package timesync
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -105,7 +106,15 @@ type Store struct {
 	saved   *Saved
 	locks   []io.Closer
 	warn    func(msg string, args ...any)
+	left    map[string]leftover // by server
 	closed  bool
+}
+
+// leftover is what Leave left of a session on the disk.
+type leftover struct {
+	session *nts.Session
+	cookies [][]byte
+	newest  []byte // of those that stayed in use
 }
 
 // OpenStore opens the state in dir, which is made if it is missing. It waits
@@ -201,21 +210,34 @@ func (s *Store) Save() error { return s.Withdraw(0) }
 
 // Leave writes Saved with the n newest cookies of each session, and takes them
 // out of Saved, whether that works or not: they are the next process's, and this
-// one never sends them. A session with less than twice as many is left half.
+// one never sends them. A session with less than twice as many is left half. One
+// that got none since the last time is left what it was then, so that it is not
+// used up where no answers come.
 func (s *Store) Leave(n int) error {
 	file := *s.saved
 	file.Servers = maps.Clone(s.saved.Servers)
+	now := make(map[string]leftover, len(file.Servers))
 	for name, server := range file.Servers {
 		if server == nil || server.Session == nil {
 			continue
 		}
 		left, session := *server, *server.Session
 		jar := session.Cookies
-		at := len(jar) - min(n, len(jar)/2)
-		server.Session.Cookies, session.Cookies = jar[:at:at], jar[at:]
+		was := s.left[name]
+		if was.session != server.Session || len(jar) > 0 && !bytes.Equal(jar[len(jar)-1], was.newest) {
+			at := len(jar) - min(n, len(jar)/2)
+			was = leftover{session: server.Session, cookies: jar[at:]}
+			if at > 0 {
+				was.newest = jar[at-1]
+			}
+			server.Session.Cookies = jar[:at:at]
+		}
+		now[name] = was
+		session.Cookies = was.cookies
 		left.Session = &session
 		file.Servers[name] = &left
 	}
+	s.left = now
 	data, err := encodeState(&file, s.machine, 0)
 	if err != nil {
 		return fmt.Errorf("state in %s: %w", s.dir, err)

@@ -233,6 +233,40 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// Without answers no cookie is lost by writing the state again and again.
+func TestLeaveAgain(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := openState(t, dir, "")
+	s.saved = fullState()
+	session := sessionWith("a1", "a2", "a3", "a4", "a5", "a6")
+	s.saved.Servers = map[string]*ServerState{"a": {Session: session}}
+	for i, c := range []struct {
+		change      func()
+		left, stays string
+	}{
+		{func() {}, "a5 a6", "a1 a2 a3 a4"},
+		{func() {}, "a5 a6", "a1 a2 a3 a4"},
+		{func() { session.Cookies = session.Cookies[1:] }, "a5 a6", "a2 a3 a4"}, // sent, and lost
+		{func() { session.Cookies = append(session.Cookies, []byte("a7")) }, "a4 a7", "a2 a3"},
+		{func() { session.Cookies = nil }, "a4 a7", ""},
+		{func() { session = sessionWith("b1", "b2"); s.saved.Servers["a"].Session = session }, "b2", "b1"},
+	} {
+		c.change()
+		if err := s.Leave(2); err != nil {
+			t.Fatal(err)
+		}
+		written, _, err := decodeState(must(os.ReadFile(filepath.Join(dir, stateName))), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, stays := strings.Join(cookiesOf(written), " "), strings.Join(cookiesOf(s.Saved()), " ")
+		if left != c.left || stays != c.stays {
+			t.Errorf("%d: leaves %q and keeps %q, not %q and %q", i, left, stays, c.left, c.stays)
+		}
+	}
+	s.Close()
+}
+
 func TestStateOfAnotherMachine(t *testing.T) {
 	for _, c := range []struct {
 		wrote, reads string
