@@ -83,9 +83,10 @@ func newAxis(r *Report) (*axis, bool) {
 	return a, true
 }
 
-// round widens the axis to ends that are round numbers, by a fifth at most.
+// round widens the axis to ends that are round numbers, by a fifth at most, where
+// it is not narrower than what float64 tells apart so far out.
 func round(e extent) (from, to float64) {
-	width := max(e.hi-e.lo, 100)
+	width := max(e.hi-e.lo, 100, math.Abs(e.lo)/1e12)
 	step := math.Pow(10, math.Floor(math.Log10(width))-1)
 	return math.Floor(e.lo/step) * step, math.Ceil((e.lo+width)/step) * step
 }
