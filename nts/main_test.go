@@ -5,12 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -61,29 +57,18 @@ func wholeRun() bool {
 
 // everyCode names the codes of errors.go that no test has met.
 func everyCode() error {
-	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
+	codes, err := ntstest.Codes("errors.go")
 	if err != nil {
 		return err
 	}
-	var codes int
-	var missing []Code
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok {
-			return true
-		}
-		if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Code" {
-			return true
-		}
-		text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
-		if code := Code(text); err != nil || !produced.codes[code] && !slices.Contains(notOurs, code) {
+	var missing []string
+	for _, code := range codes {
+		if c := Code(code); !produced.codes[c] && !slices.Contains(notOurs, c) {
 			missing = append(missing, code)
 		}
-		codes++
-		return true
-	})
-	if codes == 0 || len(missing) > 0 {
-		return fmt.Errorf("of %d codes no test produces %q", codes, missing)
+	}
+	if len(codes) == 0 || len(missing) > 0 {
+		return fmt.Errorf("of %d codes no test produces %q", len(codes), missing)
 	}
 	return nil
 }
