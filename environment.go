@@ -85,7 +85,8 @@ func loadConfig(c *cli.Context, g *guard) (*config.Config, error) {
 
 // distrust is for commands that set the clock. A program with a file capability
 // can be started by anyone, with any configuration and any environment: then
-// the environment goes, but for what is harmless, and a guard reads the files. It is nil where there is nothing to fear.
+// the environment goes, but for what is harmless, and a guard reads the files.
+// It is nil where there is nothing to fear.
 func distrust() *guard {
 	if !clock.Secure() {
 		return nil
